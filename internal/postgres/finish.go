@@ -1,0 +1,388 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/schedule"
+	"github.com/centime/contactsync/internal/settings"
+)
+
+// going is what goes if this run has its way, as common table expressions over $1 tenant, $2 run. It is written once and
+// read by the brake, by the look-ups and by the transaction that applies or holds it.
+//
+//   - A record stated inactive goes unless a later page read it active.
+//   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
+//     which names it. looked: it was looked up and not found.
+//   - A link goes when nobody states it any more.
+//   - With a customer goes the contact that its own record is.
+//
+// affected are the customer contacts that were active and would not be; those made by this run itself do not count.
+const going = `
+run AS (
+	SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole
+	FROM runs r WHERE r.tenant_id = $1 AND r.id = $2
+),
+page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+named_customer AS (SELECT p.page, n.id FROM page p, unnest(p.customer_ids) AS n (id)),
+named_contact AS (SELECT p.page, n.id FROM page p, unnest(p.contact_ids) AS n (id)),
+inactive_customer AS (
+	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.inactive_customer_ids) AS n (id) GROUP BY n.id) s
+	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE n.id = s.id AND n.page > s.page)
+),
+inactive_contact AS (
+	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.inactive_contact_ids) AS n (id) GROUP BY n.id) s
+	WHERE NOT EXISTS (SELECT FROM named_contact n WHERE n.id = s.id AND n.page > s.page)
+),
+deleted_customer AS (
+	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.deleted_customer_ids) AS n (id) GROUP BY n.id) s
+	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE n.id = s.id AND n.page > s.page)
+),
+deleted_contact AS (
+	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.deleted_contact_ids) AS n (id) GROUP BY n.id) s
+	WHERE NOT EXISTS (SELECT FROM named_contact n WHERE n.id = s.id AND n.page > s.page)
+),
+absent_customer AS (
+	SELECT c.id FROM run r JOIN customers c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
+	WHERE r.whole AND 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer n WHERE n.id = c.id)
+),
+absent_contact AS (
+	SELECT c.id FROM run r JOIN contacts c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
+		AND c.origin = 'erp' AND c.erp_id NOT LIKE 'customer:%'
+	WHERE r.whole AND 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact n WHERE n.id = c.id)
+),
+going_customer AS (
+	SELECT c.id, c.erp_id, c.connection_id, g.reason, g.missing, EXISTS (SELECT FROM page p WHERE c.id = ANY (p.missing_customer_ids)) AS looked
+	FROM (
+		SELECT DISTINCT ON (id) id, reason, missing FROM (
+			SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first FROM inactive_customer
+			UNION ALL SELECT id, 'erp_deleted', true, 2 FROM deleted_customer
+			UNION ALL SELECT id, 'erp_absent', true, 3 FROM absent_customer
+		) AS why ORDER BY id, first
+	) g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
+),
+going_contact AS (
+	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, NOT g.own AND EXISTS (SELECT FROM page p WHERE c.id = ANY (p.missing_contact_ids)) AS looked
+	FROM (
+		SELECT DISTINCT ON (id) id, reason, missing, own FROM (
+			SELECT id, 'erp_inactive' AS reason, false AS missing, false AS own, 1 AS first FROM inactive_contact
+			UNION ALL SELECT id, 'erp_deleted', true, false, 2 FROM deleted_contact
+			UNION ALL SELECT id, 'erp_absent', true, false, 3 FROM absent_contact
+			UNION ALL SELECT o.id, c.reason, c.missing, true, 0 FROM going_customer c
+				JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = 'customer:' || c.erp_id
+		) AS why ORDER BY id, first
+	) g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
+),
+unstated AS (
+	SELECT s.id, array_agg(s.by) AS by FROM (
+		SELECT u.id, u.by, max(p.page) AS page FROM page p, unnest(p.unstated_link_ids, p.unstated_by) AS u (id, by) GROUP BY u.id, u.by
+		UNION ALL
+		SELECT l.id, 'link', 0 FROM run r
+		JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
+		WHERE r.whole AND 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page p, unnest(p.link_ids) AS n (id) WHERE n.id = l.id)
+	) s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.origin = 'erp'
+	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
+		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)
+	GROUP BY s.id
+),
+restated AS (
+	SELECT l.id, ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by
+	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
+),
+going_link AS (
+	SELECT l.id FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
+),
+affected AS (
+	SELECT l.id, bool_or(g.missing) AS missing, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
+	FROM (
+		SELECT l.id, c.missing FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
+		UNION ALL SELECT l.id, k.missing FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id
+		UNION ALL SELECT id, true FROM going_link
+	) g
+	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id AND l.active AND l.origin = 'erp'
+	JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
+	JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
+	GROUP BY l.id
+)`
+
+// Brake is what the brake decided about a pulled run.
+type Brake struct {
+	Cause   string   // why everything is held; empty: it may go
+	Missing []Lookup // what would go for being missing, and has not been looked up yet
+}
+
+// Brake decides whether what would go may go, and says which of it is to be looked up first.
+func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) (Brake, error) {
+	var b Brake
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
+		if err = lockRun(ctx, tx, step); err != nil {
+			return err
+		}
+		b.Missing = nil
+		if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
+			return err
+		}
+		if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
+			return err
+		}
+		var missing []struct {
+			Kind  connector.Kind `db:"kind"`
+			ID    int64          `db:"id"`
+			ERPID string         `db:"erp_id"`
+		}
+		err = tx.SelectContext(ctx, &missing, `WITH `+going+`
+			SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
+			UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+			ORDER BY 1, 2`, step.Tenant, step.Run)
+		for _, m := range missing {
+			b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
+		}
+		return err
+	})
+	if err != nil {
+		return Brake{}, fmt.Errorf("brake: %w", err)
+	}
+	return b, nil
+}
+
+// isQuiet: the run listed nothing completely and signalled no going, so nothing can go.
+func isQuiet(ctx context.Context, tx *sqlx.Tx, step Step) (bool, error) {
+	var quiet bool
+	err := tx.GetContext(ctx, &quiet, `
+		SELECT r.listed = '{}' AND NOT EXISTS (SELECT FROM run_pages p WHERE p.tenant_id = $1 AND p.run_id = $2 AND cardinality(
+			p.inactive_customer_ids || p.inactive_contact_ids || p.unstated_link_ids || p.deleted_customer_ids || p.deleted_contact_ids) > 0)
+		FROM runs r WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
+	return quiet, err
+}
+
+// brakeCause says why all that would go is held, in a sentence; empty if it is not.
+func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (string, error) {
+	var g struct {
+		Missing        int64  `db:"missing"`
+		Stated         int64  `db:"stated"`
+		New            int64  `db:"new"`
+		Active         int64  `db:"active"`
+		MissingEarlier int64  `db:"missing_earlier"`
+		StatedEarlier  int64  `db:"stated_earlier"`
+		EmptyKind      string `db:"empty_kind"`
+		RightsChanged  bool   `db:"rights_changed"`
+	}
+	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
+			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
+				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
+			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.finished_at > now() - interval '24 hours'
+		), counted AS (
+			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
+				count(*) FILTER (WHERE new) AS new
+			FROM affected
+		)
+		SELECT c.missing, c.stated, c.new, r.active_at_start AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
+			CASE
+				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'
+				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
+				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}') THEN 'links'
+				ELSE '' END AS empty_kind,
+			coalesce(n.rights <> r.end_rights, false) AS rights_changed
+		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)
+	if err != nil {
+		return "", err
+	}
+	beyond := func(n, earlier int64, percent float64) bool {
+		total := n + earlier
+		return n > 0 && total > int64(limits.BrakeMin) && float64(total)*100 > percent*float64(g.Active)
+	}
+	switch {
+	case g.Missing+g.Stated == 0:
+		return "", nil
+	case g.EmptyKind != "":
+		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), nil
+	case g.RightsChanged:
+		return "what the login may read has changed since the last finished run", nil
+	case beyond(g.Missing, g.MissingEarlier, limits.BrakePercent):
+		return fmt.Sprintf("%d of %d active customer contacts are missing, %d more went in the last 24 h; the brake allows %d or %g %%",
+			g.Missing, g.Active, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
+	case beyond(g.Stated, g.StatedEarlier, limits.BrakeInactivePercent):
+		return fmt.Sprintf("%d of %d active customer contacts are stated inactive, %d more went in the last 24 h; the brake allows %d or %g %%",
+			g.Stated, g.Active, g.StatedEarlier, limits.BrakeMin, limits.BrakeInactivePercent), nil
+	}
+	return "", nil
+}
+
+// ErrNotLookedUp says that something missing was not looked up before it was to go: the brake must be asked again.
+var ErrNotLookedUp = errors.New("not everything missing has been looked up")
+
+// Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
+// lookups: the ERP can be asked, so nothing missing goes that was not looked up.
+func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) error {
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		if err := lockRun(ctx, tx, step); err != nil {
+			return err
+		}
+		quiet, err := isQuiet(ctx, tx, step)
+		if err != nil {
+			return err
+		}
+		if !quiet {
+			if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
+				return err
+			}
+		}
+		if err := fillRoles(ctx, tx, step); err != nil {
+			return fmt.Errorf("give roles: %w", err)
+		}
+		if err := finishIssues(ctx, tx, step); err != nil {
+			return fmt.Errorf("issues: %w", err)
+		}
+		return succeed(ctx, tx, step, calls)
+	})
+	if err != nil {
+		return fmt.Errorf("finish run: %w", err)
+	}
+	return nil
+}
+
+func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
+	cause, err := brakeCause(ctx, tx, step, limits)
+	if err != nil {
+		return fmt.Errorf("brake: %w", err)
+	}
+	if cause != "" {
+		return hold(ctx, tx, step, cause)
+	}
+	if lookups {
+		var unasked bool
+		err := tx.GetContext(ctx, &unasked, `WITH `+going+` SELECT EXISTS (SELECT FROM going_customer WHERE missing AND NOT looked)
+			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own)`, step.Tenant, step.Run)
+		if err != nil {
+			return err
+		}
+		if unasked {
+			return ErrNotLookedUp
+		}
+	}
+	_, err = tx.ExecContext(ctx, `WITH `+going+`, customer AS (
+			UPDATE customers c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_customer g
+			WHERE c.tenant_id = $1 AND c.id = g.id
+		), contact AS (
+			UPDATE contacts c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_contact g
+			WHERE c.tenant_id = $1 AND c.id = g.id
+		), link AS (
+			UPDATE customer_contacts l SET stated_by = s.stated_by, active = s.stated_by <> '{}',
+				inactive_reason = CASE WHEN s.stated_by = '{}' THEN 'detached' END, updated_at = now()
+			FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
+		), told AS (
+			INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
+			SELECT $1, r.connection_id, $2, g.entity, g.id, 'active', 'true', 'false', g.reason FROM run r, (
+				SELECT 'customer' AS entity, id, reason FROM going_customer UNION ALL SELECT 'contact', id, reason FROM going_contact
+				UNION ALL SELECT 'customer_contact', id, 'detached' FROM going_link) g
+		), orphan AS (
+			INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
+			SELECT $1, g.connection_id, $2, $2, 'customer', g.erp_id, 'centime contacts', 'customer_vanished', count(*)
+			FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.origin = 'centime' AND l.active
+			WHERE g.missing GROUP BY g.connection_id, g.erp_id
+			ON CONFLICT (tenant_id, connection_id, record_kind, record_id, field, reason) WHERE closed_at IS NULL DO NOTHING
+		)
+		UPDATE runs r SET deactivated = a.n, deactivated_missing = a.missing
+		FROM (SELECT count(*) AS n, count(*) FILTER (WHERE missing) AS missing FROM affected) a
+		WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
+	if err != nil {
+		return fmt.Errorf("deactivate: %w", err)
+	}
+	return nil
+}
+
+// hold records what would go in the connection's open hold, and leaves it as it is.
+func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant_id, connection_id) WHERE state = 'open' DO UPDATE SET cause = excluded.cause`, step.Tenant, step.Connection, cause, step.Run)
+	if err != nil {
+		return fmt.Errorf("open hold: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, `WITH `+going+`, item AS (
+			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run)
+			SELECT $1, h.id, g.kind, g.id, g.reason, $2
+			FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state = 'open', (
+				SELECT 'customer' AS kind, id, reason FROM going_customer UNION ALL SELECT 'contact', id, reason FROM going_contact WHERE NOT own
+				UNION ALL SELECT 'link', id, 'detached' FROM going_link) g
+			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, left_at = NULL, left_by_run = NULL
+			WHERE hold_items.left_at IS NOT NULL OR hold_items.reason <> excluded.reason
+		)
+		UPDATE runs r SET held = (SELECT count(*) FROM affected) WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
+	if err != nil {
+		return fmt.Errorf("hold: %w", err)
+	}
+	return nil
+}
+
+// finishIssues closes what a complete reading did not meet again, and says when a full run could not list completely.
+func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	_, err := tx.ExecContext(ctx, `
+		WITH run AS (SELECT * FROM runs WHERE tenant_id = $1 AND id = $2),
+		closed AS (
+			UPDATE issues i SET closed_at = now(), closed_by_run = $2 FROM run r
+			WHERE r.mode = 'full' AND i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_id = ''
+				AND (i.record_kind = 'connection' AND r.listed <> '{}' OR i.record_kind <> 'connection' AND i.met_by_run <> $2)
+		), emptied AS (
+			UPDATE holds h SET state = 'emptied', decided_at = now() FROM run r
+			WHERE h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state = 'open' AND h.opened_by_run <> $2
+				AND NOT EXISTS (SELECT FROM hold_items i WHERE i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL)
+		)
+		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason)
+		SELECT $1, r.connection_id, $2, $2, 'connection', '', 'listing', 'listing_incomplete' FROM run r
+		WHERE r.mode = 'full' AND r.listed = '{}' AND NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1
+			AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_kind = 'connection' AND i.reason = 'listing_incomplete')`,
+		step.Tenant, step.Run)
+	return err
+}
+
+func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
+	var n struct {
+		Schedule string    `db:"schedule"`
+		AutoSync bool      `db:"auto_sync"`
+		State    string    `db:"state"`
+		Began    time.Time `db:"listing_began_at"`
+		Now      time.Time `db:"now"`
+	}
+	err := tx.GetContext(ctx, &n, `
+		SELECT n.schedule, n.auto_sync, n.state, r.listing_began_at, now() AS now FROM connections n, runs r
+		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		WITH ended AS (
+			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
+				error_kind = NULL, error = NULL, hint = NULL
+			WHERE tenant_id = $1 AND id = $2 RETURNING *
+		)
+		UPDATE connections n SET cursor = e.end_cursor, rights = e.end_rights, last_success_at = e.listing_began_at,
+			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,
+			last_attempt_at = e.started_at, last_attempt_outcome = 'succeeded', stale_at = $4,
+			next_due_at = CASE WHEN n.state = 'needs_attention' AND n.next_due_at IS NOT NULL THEN $5 ELSE n.next_due_at END,
+			state_reason = CASE WHEN n.state = 'needs_attention' THEN '' ELSE n.state_reason END,
+			state = CASE WHEN n.state = 'needs_attention' THEN 'active' ELSE n.state END
+		FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
+		step.Tenant, step.Run, calls, staleAt(n.Schedule, n.AutoSync, n.Began, step.Connection), nextDue(n.Schedule, n.Now, step.Connection, "active"))
+	return err
+}
+
+// staleAt is when data read at a moment is stale: two due times later, or a day without a schedule.
+func staleAt(text string, autoSync bool, read time.Time, connection int64) time.Time {
+	s, err := schedule.Parse(text)
+	if err != nil || !autoSync {
+		s, _ = schedule.Parse("off") // always reads
+	}
+	return s.Stale(read, connection)
+}
+
+// Chunks parts what is to be looked up into the calls it takes.
+func Chunks(missing []Lookup) [][]Lookup {
+	return slices.Collect(slices.Chunk(missing, connector.LookupMax))
+}

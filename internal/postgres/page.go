@@ -1,0 +1,827 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/reconcile"
+)
+
+// Step is a worker's hold on a run. Each of its writes checks the fencing number and the lease.
+type Step struct {
+	Tenant, Run, Connection int64
+	Fencing                 int64
+	ERPLabel                string // names the roles made for ERP roles met first
+}
+
+// ErrLeaseLost says that another worker has the run now, or that it is no longer running: nothing was written.
+var ErrLeaseLost = errors.New("the lease of this run is lost")
+
+// errLost keeps once from repeating what must not be repeated.
+var errLost = ErrLeaseLost
+
+// SavePage writes a page, what it named and signalled, the run's counts and its checkpoint, in one transaction. calls is
+// the number of data requests since the last write.
+func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, calls int) (reconcile.Counts, error) {
+	var counts reconcile.Counts
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		w := pageWriter{tx: tx, step: step}
+		if err := w.lock(ctx); err != nil {
+			return err
+		}
+		if err := w.save(ctx, page); err != nil {
+			return err
+		}
+		counts = w.plan.Counts
+		return w.advance(ctx, page, calls)
+	})
+	if err != nil {
+		return counts, fmt.Errorf("save page: %w", err)
+	}
+	return counts, nil
+}
+
+// Lookup is a record that is missing, by our id.
+type Lookup struct {
+	Key connector.Key
+	ID  int64
+}
+
+// SaveLookup writes what a look-up of missing records found, like a page, and notes those it did not find.
+func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found connector.Page, calls int) error {
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		w := pageWriter{tx: tx, step: step}
+		if err := w.lock(ctx); err != nil {
+			return err
+		}
+		if err := w.save(ctx, found); err != nil {
+			return err
+		}
+		seen := map[connector.Key]bool{}
+		for _, k := range w.plan.Read {
+			seen[k] = true
+		}
+		for _, a := range asked {
+			switch {
+			case seen[a.Key]:
+			case a.Key.Kind == connector.Customers:
+				w.missingCustomers = append(w.missingCustomers, a.ID)
+			case a.Key.Kind == connector.Contacts:
+				w.missingContacts = append(w.missingContacts, a.ID)
+			}
+		}
+		return w.advance(ctx, connector.Page{}, calls)
+	})
+	if err != nil {
+		return fmt.Errorf("save look-up: %w", err)
+	}
+	return nil
+}
+
+// pageWriter writes one page within a transaction.
+type pageWriter struct {
+	tx   *sqlx.Tx
+	step Step
+
+	page      int  // of this page
+	hasIssues bool // the connection has open ones
+	hasHold   bool
+
+	held reconcile.Held
+	plan reconcile.Plan
+
+	customerIDs, contactIDs map[string]int64
+	linkIDs                 map[reconcile.Pair]int64
+
+	missingCustomers, missingContacts []int64
+}
+
+// lock takes the run's row and checks that the step still holds it.
+func (w *pageWriter) lock(ctx context.Context) error {
+	var run struct {
+		Pages     int  `db:"pages"`
+		HasIssues bool `db:"has_issues"`
+		HasHold   bool `db:"has_hold"`
+	}
+	err := w.tx.GetContext(ctx, &run, `
+		SELECT r.pages,
+			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
+				AS has_issues,
+			EXISTS (SELECT FROM holds h WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id AND h.state = 'open')
+				AS has_hold
+		FROM runs r
+		WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
+		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing)
+	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
+		return ErrLeaseLost
+	}
+	w.page, w.hasIssues, w.hasHold = run.Pages+1, run.HasIssues, run.HasHold
+	return err
+}
+
+// save plans the page against what is held and writes what changed.
+func (w *pageWriter) save(ctx context.Context, page connector.Page) error {
+	if err := w.read(ctx, page); err != nil {
+		return fmt.Errorf("read what is held: %w", err)
+	}
+	w.plan = reconcile.Page(w.held, page)
+	for _, part := range []struct {
+		name  string
+		write func(context.Context) error
+	}{
+		{"roles", w.roles}, {"customers", w.customers}, {"contacts", w.contacts}, {"points", w.points},
+		{"links", w.links}, {"history", w.history}, {"issues", w.issues}, {"holds", w.leaveHold},
+	} {
+		if err := part.write(ctx); err != nil {
+			return fmt.Errorf("write %s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
+	customers, contacts := map[string]bool{}, map[string]bool{}
+	for _, c := range page.Customers {
+		customers[c.ID] = true
+	}
+	for _, c := range page.Contacts {
+		contacts[c.ID] = true
+	}
+	records := sortedKeys(customers)
+	for _, l := range page.Links {
+		customers[l.Customer], contacts[l.Contact] = true, true
+	}
+	for _, k := range slices.Concat(page.Deleted, badKeys(page.Bad)) {
+		switch k.Kind {
+		case connector.Customers:
+			customers[k.ID] = true
+		case connector.Contacts:
+			contacts[k.ID] = true
+		case connector.Links:
+		}
+	}
+	w.held = reconcile.Held{
+		Customers: map[string]reconcile.HeldCustomer{}, Contacts: map[string]reconcile.HeldContact{},
+		Links: map[reconcile.Pair]reconcile.HeldLink{}, Roles: map[string]string{}, Counted: map[connector.Key]bool{},
+	}
+	w.customerIDs, w.contactIDs, w.linkIDs = map[string]int64{}, map[string]int64{}, map[reconcile.Pair]int64{}
+	if len(customers)+len(contacts) == 0 {
+		return nil
+	}
+	if err := w.readCustomers(ctx, sortedKeys(customers)); err != nil {
+		return err
+	}
+	if err := w.readContacts(ctx, sortedKeys(contacts)); err != nil {
+		return err
+	}
+	if err := w.readLinks(ctx, idsOf(w.customerIDs, records), idsOf(w.contactIDs, sortedKeys(contacts))); err != nil {
+		return err
+	}
+	if len(page.Links) > 0 {
+		if err := w.readRoles(ctx); err != nil {
+			return err
+		}
+	}
+	return w.readCounted(ctx)
+}
+
+func sortedKeys(m map[string]bool) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func badKeys(bad []connector.Bad) []connector.Key {
+	keys := make([]connector.Key, 0, len(bad))
+	for _, b := range bad {
+		if b.Key.ID != "" {
+			keys = append(keys, b.Key)
+		}
+	}
+	return keys
+}
+
+func idsOf(ids map[string]int64, erpIDs []string) []int64 {
+	out := make([]int64, 0, len(erpIDs))
+	for _, e := range erpIDs {
+		if id, ok := ids[e]; ok {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
+	rows, err := w.tx.QueryContext(ctx, `
+		SELECT id, erp_id, number, name, parent_erp_id, bill_with_parent, kind, active, coalesce(inactive_reason, '')
+		FROM customers WHERE tenant_id = $1 AND connection_id = $2 AND erp_id = ANY ($3)`,
+		w.step.Tenant, w.step.Connection, pq.Array(erpIDs))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c reconcile.HeldCustomer
+		var erpID string
+		if err := rows.Scan(&c.ID, &erpID, &c.Facts.Number, &c.Facts.Name, &c.Facts.ParentID, &c.Facts.BillWithParent,
+			&c.Facts.Kind, &c.Active, &c.Reason); err != nil {
+			return err
+		}
+		w.held.Customers[erpID], w.customerIDs[erpID] = c, c.ID
+	}
+	return rows.Err()
+}
+
+func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
+	rows, err := w.tx.QueryContext(ctx, `
+		SELECT c.id, c.erp_id, c.name, c.given_name, c.family_name, c.job_title, c.active, coalesce(c.inactive_reason, ''),
+			(SELECT json_agg(json_build_object('kind', p.kind, 'field', p.field, 'place', p.place, 'value', p.value,
+				'normalised', p.normalised, 'main', p.main, 'primary', p.is_primary, 'usable', p.usable) ORDER BY p.field, p.place)
+				FROM contact_points p WHERE p.tenant_id = c.tenant_id AND p.contact_id = c.id)
+		FROM contacts c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = ANY ($3)`,
+		w.step.Tenant, w.step.Connection, pq.Array(erpIDs))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c reconcile.HeldContact
+		var erpID string
+		var points []byte
+		if err := rows.Scan(&c.ID, &erpID, &c.Facts.Name, &c.Facts.GivenName, &c.Facts.FamilyName, &c.Facts.JobTitle,
+			&c.Active, &c.Reason, &points); err != nil {
+			return err
+		}
+		if points != nil {
+			if err := json.Unmarshal(points, &c.Points); err != nil {
+				return fmt.Errorf("contact %d: points: %w", c.ID, err)
+			}
+		}
+		w.held.Contacts[erpID], w.contactIDs[erpID] = c, c.ID
+	}
+	return rows.Err()
+}
+
+// readLinks reads the links of the contacts named, and those that the page's customers and contacts stated before.
+func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64) error {
+	if len(customers)+len(contacts) == 0 {
+		return nil
+	}
+	rows, err := w.tx.QueryContext(ctx, `
+		SELECT l.id, cu.erp_id, co.erp_id, l.active, l.stated_by, coalesce(l.link_role_key, ''), coalesce(l.record_role_key, '')
+		FROM (
+			SELECT id FROM customer_contacts WHERE tenant_id = $1 AND contact_id = ANY ($2) AND origin = 'erp'
+			UNION
+			SELECT id FROM customer_contacts WHERE tenant_id = $1 AND customer_id = ANY ($3) AND origin = 'erp'
+				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%')
+		) AS wanted
+		JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = wanted.id
+		JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id
+		JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id`,
+		w.step.Tenant, pq.Array(contacts), pq.Array(customers))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var l reconcile.HeldLink
+		var pair reconcile.Pair
+		if err := rows.Scan(&l.ID, &pair.Customer, &pair.Contact, &l.Active, pq.Array(&l.StatedBy), &l.LinkRoleKey, &l.RecordRoleKey); err != nil {
+			return err
+		}
+		w.held.Links[pair], w.linkIDs[pair] = l, l.ID
+	}
+	return rows.Err()
+}
+
+func (w *pageWriter) readRoles(ctx context.Context) error {
+	rows, err := w.tx.QueryContext(ctx, `SELECT erp_role_key, erp_role_name FROM role_mappings WHERE tenant_id = $1 AND connection_id = $2`,
+		w.step.Tenant, w.step.Connection)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key, name string
+		if err := rows.Scan(&key, &name); err != nil {
+			return err
+		}
+		w.held.Roles[key] = name
+	}
+	return rows.Err()
+}
+
+// readCounted finds which of the records held were named by an earlier page of this run: a record counts once.
+func (w *pageWriter) readCounted(ctx context.Context) error {
+	if w.page == 1 || len(w.customerIDs)+len(w.contactIDs)+len(w.linkIDs) == 0 {
+		return nil
+	}
+	customers, contacts, links := reverse(w.customerIDs), reverse(w.contactIDs), reverse(w.linkIDs)
+	rows, err := w.tx.QueryContext(ctx, `
+		WITH pages AS (
+			SELECT customer_ids, contact_ids, link_ids FROM run_pages
+			WHERE tenant_id = $1 AND run_id = $2 AND low_id <= $3 AND high_id >= $4
+		)
+		SELECT 'customer', id FROM pages, unnest(customer_ids) AS id WHERE id = ANY ($5)
+		UNION SELECT 'contact', id FROM pages, unnest(contact_ids) AS id WHERE id = ANY ($6)
+		UNION SELECT 'link', id FROM pages, unnest(link_ids) AS id WHERE id = ANY ($7)`,
+		w.step.Tenant, w.step.Run, max(highest(customers), highest(contacts), highest(links)),
+		min(lowest(customers), lowest(contacts), lowest(links)), pq.Array(keysOf(customers)), pq.Array(keysOf(contacts)), pq.Array(keysOf(links)))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind connector.Kind
+		var id int64
+		if err := rows.Scan(&kind, &id); err != nil {
+			return err
+		}
+		key := connector.Key{Kind: kind}
+		switch kind {
+		case connector.Customers:
+			key.ID = customers[id]
+		case connector.Contacts:
+			key.ID = contacts[id]
+		case connector.Links:
+			key.ID = connector.LinkID(links[id].Customer, links[id].Contact)
+		}
+		w.held.Counted[key] = true
+	}
+	return rows.Err()
+}
+
+func (w *pageWriter) customers(ctx context.Context) error {
+	var added, changed customerColumns
+	for _, c := range w.plan.Customers {
+		if c.ID == 0 {
+			added.add(c)
+		} else {
+			changed.add(c)
+		}
+	}
+	if len(added.erpID) > 0 {
+		err := w.returning(ctx, w.customerIDs, `
+			INSERT INTO customers (tenant_id, connection_id, created_by_run, erp_id, number, name, parent_erp_id, bill_with_parent,
+				kind, active, inactive_reason, erp_modified_at)
+			SELECT $1, $2, $3, p.erp_id, p.number, p.name, p.parent, p.bill, p.kind, p.active, nullif(p.reason, ''), p.modified
+			FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bool[], $9::text[], $10::bool[], $11::text[], $12::timestamptz[])
+				AS p (erp_id, number, name, parent, bill, kind, active, reason, modified)
+			RETURNING id, erp_id`,
+			w.step.Tenant, w.step.Connection, w.step.Run, added.erpID, added.number, added.name, added.parent, added.bill,
+			added.kind, added.active, added.reason, added.modified)
+		if err != nil {
+			return err
+		}
+	}
+	if len(changed.id) == 0 {
+		return nil
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		UPDATE customers c SET number = p.number, name = p.name, parent_erp_id = p.parent, bill_with_parent = p.bill, kind = p.kind,
+			active = p.active, inactive_reason = nullif(p.reason, ''), erp_modified_at = p.modified, updated_at = now()
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[], $9::text[], $10::timestamptz[])
+			AS p (id, number, name, parent, bill, kind, active, reason, modified)
+		WHERE c.tenant_id = $1 AND c.id = p.id`,
+		w.step.Tenant, changed.id, changed.number, changed.name, changed.parent, changed.bill, changed.kind, changed.active,
+		changed.reason, changed.modified)
+	return err
+}
+
+// customerColumns are customers as the columns of an unnest.
+type customerColumns struct {
+	id                                        []int64
+	erpID, number, name, parent, kind, reason []string
+	bill, active                              []bool
+	modified                                  []*time.Time
+}
+
+func (k *customerColumns) add(c reconcile.CustomerChange) {
+	k.id, k.erpID = append(k.id, c.ID), append(k.erpID, c.ERPID)
+	k.number, k.name, k.parent = append(k.number, c.Facts.Number), append(k.name, c.Facts.Name), append(k.parent, c.Facts.ParentID)
+	k.bill, k.kind = append(k.bill, c.Facts.BillWithParent), append(k.kind, string(c.Facts.Kind))
+	k.active, k.reason = append(k.active, c.Active), append(k.reason, string(c.Reason))
+	k.modified = append(k.modified, reconcile.ModifiedAt(c.ModifiedAt))
+}
+
+func (w *pageWriter) contacts(ctx context.Context) error {
+	var added, changed contactColumns
+	for _, c := range w.plan.Contacts {
+		if c.ID == 0 {
+			added.add(c)
+		} else {
+			changed.add(c)
+		}
+	}
+	if len(added.erpID) > 0 {
+		err := w.returning(ctx, w.contactIDs, `
+			INSERT INTO contacts (tenant_id, connection_id, created_by_run, origin, erp_id, name, given_name, family_name, job_title,
+				active, inactive_reason, erp_modified_at)
+			SELECT $1, $2, $3, 'erp', p.erp_id, p.name, p.given, p.family, p.title, p.active, nullif(p.reason, ''), p.modified
+			FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bool[], $10::text[], $11::timestamptz[])
+				AS p (erp_id, name, given, family, title, active, reason, modified)
+			RETURNING id, erp_id`,
+			w.step.Tenant, w.step.Connection, w.step.Run, added.erpID, added.name, added.given, added.family, added.title,
+			added.active, added.reason, added.modified)
+		if err != nil {
+			return err
+		}
+	}
+	if len(changed.id) == 0 {
+		return nil
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		UPDATE contacts c SET name = p.name, given_name = p.given, family_name = p.family, job_title = p.title, active = p.active,
+			inactive_reason = nullif(p.reason, ''), erp_modified_at = p.modified, updated_at = now()
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::timestamptz[])
+			AS p (id, name, given, family, title, active, reason, modified)
+		WHERE c.tenant_id = $1 AND c.id = p.id AND c.origin = 'erp'`,
+		w.step.Tenant, changed.id, changed.name, changed.given, changed.family, changed.title, changed.active, changed.reason,
+		changed.modified)
+	return err
+}
+
+type contactColumns struct {
+	id                                        []int64
+	erpID, name, given, family, title, reason []string
+	active                                    []bool
+	modified                                  []*time.Time
+}
+
+func (k *contactColumns) add(c reconcile.ContactChange) {
+	k.id, k.erpID = append(k.id, c.ID), append(k.erpID, c.ERPID)
+	k.name, k.given = append(k.name, c.Facts.Name), append(k.given, c.Facts.GivenName)
+	k.family, k.title = append(k.family, c.Facts.FamilyName), append(k.title, c.Facts.JobTitle)
+	k.active, k.reason = append(k.active, c.Active), append(k.reason, string(c.Reason))
+	k.modified = append(k.modified, reconcile.ModifiedAt(c.ModifiedAt))
+}
+
+// points removes before it writes, so that a value may move to another place.
+func (w *pageWriter) points(ctx context.Context) error {
+	var put, drop pointColumns
+	for _, c := range w.plan.Contacts {
+		id := w.contactIDs[c.ERPID]
+		for _, p := range c.Put {
+			put.add(id, p)
+		}
+		for _, p := range c.Drop {
+			drop.add(id, p)
+		}
+	}
+	if len(drop.contact) > 0 {
+		_, err := w.tx.ExecContext(ctx, `
+			DELETE FROM contact_points c USING unnest($2::bigint[], $3::text[], $4::smallint[]) AS p (contact_id, field, place)
+			WHERE c.tenant_id = $1 AND c.contact_id = p.contact_id AND c.field = p.field AND c.place = p.place AND c.origin = 'erp'`,
+			w.step.Tenant, drop.contact, drop.field, drop.place)
+		if err != nil {
+			return err
+		}
+	}
+	if len(put.contact) == 0 {
+		return nil
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		INSERT INTO contact_points (tenant_id, origin, contact_id, field, place, kind, value, normalised, main, is_primary, usable)
+		SELECT $1, 'erp', p.* FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::bool[], $9::bool[],
+			$10::bool[]) AS p
+		ON CONFLICT (tenant_id, contact_id, field, place) DO UPDATE SET kind = excluded.kind, value = excluded.value,
+			normalised = excluded.normalised, main = excluded.main, is_primary = excluded.is_primary, usable = excluded.usable`,
+		w.step.Tenant, put.contact, put.field, put.place, put.kind, put.value, put.normalised, put.main, put.primary, put.usable)
+	return err
+}
+
+type pointColumns struct {
+	contact                        []int64
+	place                          []int32
+	field, kind, value, normalised []string
+	main, primary, usable          []bool
+}
+
+func (k *pointColumns) add(id int64, p contact.Point) {
+	k.contact, k.field, k.place = append(k.contact, id), append(k.field, p.Field), append(k.place, int32(min(p.Place, 32767))) //nolint:gosec // bounded
+	k.kind, k.value, k.normalised = append(k.kind, string(p.Kind)), append(k.value, p.Value), append(k.normalised, p.Normalised)
+	k.main, k.primary, k.usable = append(k.main, p.Main), append(k.primary, p.Primary), append(k.usable, p.Usable)
+}
+
+func (w *pageWriter) links(ctx context.Context) error {
+	var added, changed linkColumns
+	for _, l := range w.plan.Links {
+		k := &changed
+		if l.ID == 0 {
+			k = &added
+		}
+		k.id, k.active = append(k.id, l.ID), append(k.active, l.Active)
+		k.customer, k.contact = append(k.customer, w.customerIDs[l.Pair.Customer]), append(k.contact, w.contactIDs[l.Pair.Contact])
+		k.statedBy = append(k.statedBy, strings.Join(l.StatedBy, "\n"))
+		k.linkRole, k.recordRole = append(k.linkRole, l.LinkRoleKey), append(k.recordRole, l.RecordRoleKey)
+	}
+	if len(added.id) > 0 {
+		rows, err := w.tx.QueryContext(ctx, `
+			INSERT INTO customer_contacts (tenant_id, connection_id, created_by_run, origin, customer_id, contact_id, active, stated_by,
+				link_role_key, record_role_key)
+			SELECT $1, $2, $3, 'erp', p.customer, p.contact, true, string_to_array(p.stated_by, E'\n'), nullif(p.link_role, ''),
+				nullif(p.record_role, '')
+			FROM unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[]) AS p (customer, contact, stated_by, link_role, record_role)
+			RETURNING id, customer_id, contact_id`,
+			w.step.Tenant, w.step.Connection, w.step.Run, added.customer, added.contact, added.statedBy, added.linkRole, added.recordRole)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		customers, contacts := reverse(w.customerIDs), reverse(w.contactIDs)
+		for rows.Next() {
+			var id, customer, person int64
+			if err := rows.Scan(&id, &customer, &person); err != nil {
+				return err
+			}
+			w.linkIDs[reconcile.Pair{Customer: customers[customer], Contact: contacts[person]}] = id
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+	}
+	if len(changed.id) == 0 {
+		return nil
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		UPDATE customer_contacts l SET active = true, inactive_reason = NULL, stated_by = string_to_array(p.stated_by, E'\n'),
+			link_role_key = nullif(p.link_role, ''), record_role_key = nullif(p.record_role, ''), updated_at = now()
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS p (id, stated_by, link_role, record_role)
+		WHERE l.tenant_id = $1 AND l.id = p.id AND l.origin = 'erp'`,
+		w.step.Tenant, changed.id, changed.statedBy, changed.linkRole, changed.recordRole)
+	return err
+}
+
+type linkColumns struct {
+	id, customer, contact          []int64
+	active                         []bool
+	statedBy, linkRole, recordRole []string
+}
+
+func (w *pageWriter) history(ctx context.Context) error {
+	var h historyColumns
+	for _, c := range w.plan.Customers {
+		h.add("customer", c.ID, c.Changes)
+	}
+	for _, c := range w.plan.Contacts {
+		h.add("contact", c.ID, c.Changes)
+	}
+	for _, l := range w.plan.Links {
+		h.add("customer_contact", l.ID, l.Changes)
+	}
+	return h.write(ctx, w.tx, w.step)
+}
+
+// historyColumns are history rows of a run as the columns of an unnest.
+type historyColumns struct {
+	entity, field, was, became []string
+	id                         []int64
+}
+
+func (h *historyColumns) add(entity string, id int64, changes []reconcile.Change) {
+	for _, c := range changes {
+		h.entity, h.id, h.field = append(h.entity, entity), append(h.id, id), append(h.field, c.Field)
+		h.was, h.became = append(h.was, c.Was), append(h.became, c.Became)
+	}
+}
+
+func (h *historyColumns) write(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	if len(h.id) == 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became)
+		SELECT $1, $2, $3, p.entity, p.id, p.field, nullif(p.was, ''), nullif(p.became, '')
+		FROM unnest($4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[]) AS p (entity, id, field, was, became)`,
+		step.Tenant, step.Connection, step.Run, h.entity, h.id, h.field, h.was, h.became)
+	return err
+}
+
+// issues opens what is wrong now and closes what no longer is. It writes only what differs.
+func (w *pageWriter) issues(ctx context.Context) error {
+	if len(w.plan.Issues) == 0 && !w.hasIssues {
+		return nil
+	}
+	var kind, record, field, reason []string
+	var count []int64
+	for _, i := range w.plan.Issues {
+		kind, record = append(kind, string(i.Key.Kind)), append(record, i.Key.ID)
+		field, reason, count = append(field, i.Field), append(reason, i.Reason), append(count, int64(i.Count))
+	}
+	if w.hasIssues {
+		var readKind, readID []string
+		for _, k := range w.plan.Read {
+			readKind, readID = append(readKind, string(k.Kind)), append(readID, k.ID)
+		}
+		_, err := w.tx.ExecContext(ctx, `
+			UPDATE issues i SET closed_at = now(), closed_by_run = $3
+			FROM unnest($4::text[], $5::text[]) AS r (kind, id)
+			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = r.kind AND i.record_id = r.id
+				AND (i.record_kind, i.record_id, i.field, i.reason) NOT IN
+					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))`,
+			w.step.Tenant, w.step.Connection, w.step.Run, readKind, readID, kind, record, field, reason)
+		if err != nil {
+			return err
+		}
+	}
+	if len(w.plan.Issues) == 0 {
+		return nil
+	}
+	// An issue without a record counts what the run met so far; another run counts anew.
+	_, err := w.tx.ExecContext(ctx, `
+		WITH met AS (
+			SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS p (kind, id, field, reason, count)
+		), same AS (
+			UPDATE issues i SET count = CASE WHEN m.id = '' AND i.met_by_run = $3 THEN i.count + m.count ELSE m.count END, met_by_run = $3
+			FROM met m
+			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind AND i.record_id = m.id
+				AND i.field = m.field AND i.reason = m.reason AND (m.id = '' OR i.count <> m.count)
+		)
+		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
+		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m
+		WHERE NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
+			AND i.record_kind = m.kind AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason)`,
+		w.step.Tenant, w.step.Connection, w.step.Run, kind, record, field, reason, count)
+	return err
+}
+
+// leaveHold takes out of the open hold what the page read active.
+func (w *pageWriter) leaveHold(ctx context.Context) error {
+	if !w.hasHold {
+		return nil
+	}
+	going := map[int64]bool{}
+	for _, id := range w.plan.Going.Customers {
+		going[id] = true
+	}
+	var customers []int64
+	for _, id := range idsOf(w.customerIDs, w.plan.Named.Customers) {
+		if !going[id] {
+			customers = append(customers, id)
+		}
+	}
+	clear(going)
+	for _, id := range w.plan.Going.Contacts {
+		going[id] = true
+	}
+	var contacts []int64
+	for _, id := range idsOf(w.contactIDs, w.plan.Named.Contacts) {
+		if !going[id] {
+			contacts = append(contacts, id)
+		}
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		UPDATE hold_items i SET left_at = now(), left_by_run = $3
+		FROM holds h
+		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND h.state = 'open' AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
+			AND (i.kind = 'customer' AND i.entity_id = ANY ($4) OR i.kind = 'contact' AND i.entity_id = ANY ($5)
+				OR i.kind = 'link' AND i.entity_id = ANY ($6))`,
+		w.step.Tenant, w.step.Connection, w.step.Run, pq.Array(customers), pq.Array(contacts), pq.Array(w.statedLinks()))
+	return err
+}
+
+// statedLinks are the links that the page states, by any record.
+func (w *pageWriter) statedLinks() []int64 {
+	unstated := map[int64]bool{}
+	for _, u := range w.plan.Going.Unstated {
+		unstated[u.Link] = true
+	}
+	var ids []int64
+	for pair, id := range w.linkIDs {
+		if _, held := w.held.Links[pair]; held && !unstated[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// advance records what the page named and signalled, and moves the run's counts and checkpoint.
+func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int) error {
+	customers, contacts := idsOf(w.customerIDs, w.plan.Named.Customers), idsOf(w.contactIDs, w.plan.Named.Contacts)
+	var links, deletedCustomers, deletedContacts, unstated []int64
+	for _, pair := range w.plan.Named.Links {
+		links = append(links, w.linkIDs[pair])
+	}
+	for _, k := range w.plan.Going.Deleted {
+		if k.Kind == connector.Customers {
+			deletedCustomers = append(deletedCustomers, w.customerIDs[k.ID])
+		} else {
+			deletedContacts = append(deletedContacts, w.contactIDs[k.ID])
+		}
+	}
+	var unstatedBy []string
+	for _, u := range w.plan.Going.Unstated {
+		unstated, unstatedBy = append(unstated, u.Link), append(unstatedBy, u.By)
+	}
+	all := slices.Concat(customers, contacts, links)
+	var low, high *int64
+	if len(all) > 0 {
+		a, b := slices.Min(all), slices.Max(all)
+		low, high = &a, &b
+	}
+	_, err := w.tx.ExecContext(ctx, `
+		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, low_id, high_id, inactive_customer_ids,
+			inactive_contact_ids, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
+			missing_contact_ids)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		w.step.Tenant, w.step.Run, w.page, some(customers), some(contacts), some(links), low, high, some(w.plan.Going.Customers),
+		some(w.plan.Going.Contacts), some(unstated), some(unstatedBy), some(deletedCustomers), some(deletedContacts),
+		some(w.missingCustomers), some(w.missingContacts))
+	if err != nil {
+		return fmt.Errorf("note page: %w", err)
+	}
+	c := w.plan.Counts
+	end := page.End
+	if end == nil {
+		end = &connector.End{}
+	}
+	listed := make([]string, 0, len(end.Listed))
+	for _, k := range end.Listed {
+		listed = append(listed, string(k))
+	}
+	_, err = w.tx.ExecContext(ctx, `
+		UPDATE runs SET pages = $3, created = created + $4, updated = updated + $5, unchanged = unchanged + $6, ignored = ignored + $7,
+			refused = refused + $8, with_issue = with_issue + $9, erp_calls = erp_calls + $10, attempts = 0, throttled_since = NULL,
+			error_kind = NULL, error = NULL, hint = NULL,
+			checkpoint = CASE WHEN $11 = '' THEN checkpoint ELSE $11 END, checkpoint_at = now(),
+			pulled = pulled OR $12, end_cursor = CASE WHEN $12 THEN $13 ELSE end_cursor END,
+			end_rights = CASE WHEN $12 THEN $14 ELSE end_rights END, listed = CASE WHEN $12 THEN $15 ELSE listed END
+		WHERE tenant_id = $1 AND id = $2`,
+		w.step.Tenant, w.step.Run, w.page, c.Created, c.Updated, c.Unchanged, c.Ignored, c.Refused, c.WithIssue, calls, string(page.Next),
+		page.End != nil, string(end.Cursor), end.Rights, listed)
+	if err != nil {
+		return fmt.Errorf("move checkpoint: %w", err)
+	}
+	return nil
+}
+
+// returning runs an INSERT … RETURNING id, erp_id and adds what it returns to ids.
+func (w *pageWriter) returning(ctx context.Context, ids map[string]int64, query string, args ...any) error {
+	rows, err := w.tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var erpID string
+		if err := rows.Scan(&id, &erpID); err != nil {
+			return err
+		}
+		ids[erpID] = id
+	}
+	return rows.Err()
+}
+
+// some turns nil into an empty array, which pq would send as NULL.
+func some[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func reverse[K comparable](m map[K]int64) map[int64]K {
+	out := make(map[int64]K, len(m))
+	for k, id := range m {
+		out[id] = k
+	}
+	return out
+}
+
+func keysOf[V any](m map[int64]V) []int64 {
+	out := make([]int64, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+func highest[V any](m map[int64]V) int64 {
+	var high int64
+	for k := range m {
+		high = max(high, k)
+	}
+	return high
+}
+
+func lowest[V any](m map[int64]V) int64 {
+	low := int64(1<<63 - 1)
+	for k := range m {
+		low = min(low, k)
+	}
+	return low
+}

@@ -1,0 +1,520 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/schedule"
+	"github.com/centime/contactsync/internal/settings"
+)
+
+// Mode of a run.
+type Mode string
+
+// The two modes. An incremental run of a connection that was never read becomes full.
+const (
+	Full        Mode = "full"
+	Incremental Mode = "incremental"
+)
+
+// Trigger of a run.
+type Trigger string
+
+// Why a run was queued.
+const (
+	BySchedule Trigger = "schedule"
+	Manual     Trigger = "manual"
+	FirstLoad  Trigger = "first_load"
+)
+
+// Request asks for a run of a connection.
+type Request struct {
+	Tenant, Connection int64
+	Mode               Mode
+	Trigger            Trigger
+	By, Reason         string
+}
+
+// QueueRun queues a run, or joins the one that is queued: then joined is true, and that run is full if either is.
+func (s *Store) QueueRun(ctx context.Context, q Request) (run int64, joined bool, err error) {
+	err = s.in(ctx, asOps, q.Tenant, func(tx *sqlx.Tx) (err error) {
+		run, joined, err = queueRun(ctx, tx, q)
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("queue run of connection %d: %w", q.Connection, err)
+	}
+	return run, joined, nil
+}
+
+func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bool, err error) {
+	// The connection's lock makes two requests at once see each other.
+	var state string
+	err = tx.GetContext(ctx, &state, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, q.Tenant, q.Connection)
+	if err != nil {
+		return 0, false, notFound(err, "connection")
+	}
+	if state == "removed" {
+		return 0, false, fmt.Errorf("connection %d was removed: add it again first: %w", q.Connection, ErrNotFound)
+	}
+	err = tx.GetContext(ctx, &run, `
+		UPDATE runs SET mode = CASE WHEN $3 = 'full' THEN 'full' ELSE mode END,
+			trigger = CASE WHEN $4 = 'manual' THEN 'manual' ELSE trigger END
+		WHERE tenant_id = $1 AND connection_id = $2 AND status = 'queued' AND NOT preview RETURNING id`, q.Tenant, q.Connection, q.Mode, q.Trigger)
+	joined = err == nil
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.GetContext(ctx, &run, `
+			INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+			q.Tenant, q.Connection, q.Mode, q.Trigger, q.By, q.Reason)
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	_, err = tx.ExecContext(ctx, `
+		INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
+		q.Tenant, run, q.Mode, q.Trigger, q.By, q.Reason)
+	return run, joined, err
+}
+
+// QueueDue queues a run for each connection whose time has come, at most limit of them, and sets its next time. Any number
+// of schedulers may call it at once.
+func (s *Store) QueueDue(ctx context.Context, limit int) (int, error) {
+	queued := 0
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		queued = 0
+		var due []struct {
+			Tenant     int64          `db:"tenant_id"`
+			ID         int64          `db:"id"`
+			Schedule   string         `db:"schedule"`
+			Settings   []byte         `db:"settings"`
+			State      string         `db:"state"`
+			LastFullAt sql.NullTime   `db:"last_full_at"`
+			Now        time.Time      `db:"now"`
+			Cursor     sql.NullString `db:"cursor"`
+		}
+		err := tx.SelectContext(ctx, &due, `
+			SELECT tenant_id, id, schedule, settings, state, last_full_at, now() AS now, cursor FROM connections
+			WHERE auto_sync AND state IN ('active', 'needs_attention') AND next_due_at <= now()
+			ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`, limit)
+		if err != nil {
+			return err
+		}
+		var ids []int64
+		var next []*time.Time
+		for _, d := range due {
+			set, _ := readSettings(d.Settings) // a setting that cannot be read was refused when it was set; its default will do
+			mode := Incremental
+			if !d.LastFullAt.Valid || d.Now.Sub(d.LastFullAt.Time) >= set.FullEvery {
+				mode = Full
+			}
+			if _, _, err := queueRun(ctx, tx, Request{Tenant: d.Tenant, Connection: d.ID, Mode: mode, Trigger: BySchedule, By: "schedule"}); err != nil {
+				return err
+			}
+			queued++
+			ids, next = append(ids, d.ID), append(next, nextDue(d.Schedule, d.Now, d.ID, d.State))
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		_, err = tx.ExecContext(ctx, `
+			UPDATE connections c SET next_due_at = p.next FROM unnest($1::bigint[], $2::timestamptz[]) AS p (id, next) WHERE c.id = p.id`, ids, next)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("queue due connections: %w", err)
+	}
+	return queued, nil
+}
+
+// nextDue is when a schedule asks for the next run; a connection that needs attention is tried once a day.
+func nextDue(text string, now time.Time, id int64, state string) *time.Time {
+	s, err := schedule.Parse(text)
+	if err != nil {
+		return nil // refused when it was set
+	}
+	next := s.Next(now, id)
+	if next.IsZero() {
+		return nil
+	}
+	if state == "needs_attention" && next.Before(now.Add(24*time.Hour)) {
+		next = now.Add(24 * time.Hour)
+	}
+	return &next
+}
+
+func readSettings(text []byte) (settings.Settings, error) {
+	var m settings.Map
+	if err := json.Unmarshal(text, &m); err != nil {
+		return settings.Settings{}, fmt.Errorf("settings: %w", err)
+	}
+	return settings.Read(m)
+}
+
+// HandOut is a delivery of a run to the queue.
+type HandOut struct {
+	Run      int64   `db:"id"`
+	Delivery int     `db:"delivery"`
+	Trigger  Trigger `db:"trigger"`
+}
+
+// ready is when a run may be worked: its time has come, nobody works it, its connection is not stopped, and it is the
+// connection's turn.
+const ready = `r.status IN ('queued', 'running', 'waiting') AND coalesce(r.not_before, '-infinity') <= now()
+	AND coalesce(r.lease_until, '-infinity') < now() AND n.state <> 'paused'
+	AND (r.status <> 'queued' OR NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting')))`
+
+// HandOutNew numbers and returns the deliveries of runs that are ready and not with the queue.
+func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
+	var out []HandOut
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		out = nil
+		return tx.SelectContext(ctx, &out, `
+			WITH picked AS (
+				SELECT r.tenant_id, r.id FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
+				WHERE r.handed_out_at IS NULL AND `+ready+`
+				ORDER BY r.trigger <> 'manual', r.id LIMIT $1 FOR UPDATE OF r SKIP LOCKED
+			)
+			UPDATE runs r SET delivery = delivery + 1, handed_out_at = now() FROM picked p WHERE r.tenant_id = p.tenant_id AND r.id = p.id
+			RETURNING r.id, r.delivery, r.trigger`, limit)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hand out runs: %w", err)
+	}
+	return out, nil
+}
+
+// HandedOutLongAgo lists the deliveries made more than age ago that nobody has claimed or whose worker's lease ran out: the
+// queue may have lost them.
+func (s *Store) HandedOutLongAgo(ctx context.Context, age time.Duration, limit int) ([]HandOut, error) {
+	var out []HandOut
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return tx.SelectContext(ctx, &out, `
+			SELECT r.id, r.delivery, r.trigger FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
+			WHERE r.handed_out_at < now() - $1 * interval '1 microsecond' AND `+ready+`
+			ORDER BY r.handed_out_at LIMIT $2`, age.Microseconds(), limit)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find lost deliveries: %w", err)
+	}
+	return out, nil
+}
+
+// HandOutAgain makes these runs ready for HandOutNew, if their delivery is still the one given.
+func (s *Store) HandOutAgain(ctx context.Context, lost []HandOut) error {
+	var ids []int64
+	var deliveries []int
+	for _, h := range lost {
+		ids, deliveries = append(ids, h.Run), append(deliveries, h.Delivery)
+	}
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			UPDATE runs r SET handed_out_at = NULL FROM unnest($1::bigint[], $2::int[]) AS p (id, delivery)
+			WHERE r.id = p.id AND r.delivery = p.delivery AND coalesce(r.lease_until, '-infinity') < now()`, ids, deliveries)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("hand out again: %w", err)
+	}
+	return nil
+}
+
+// Claimed is a run that this worker works now.
+type Claimed struct {
+	Step
+	ERP            string
+	Account        string
+	Settings       settings.Settings
+	Mode           Mode
+	Trigger        Trigger
+	Since, Resume  connector.Cursor
+	Pulled         bool // only the finish is left
+	Attempts       int  // claims since the last saved page, this one included
+	BeganAgain     int
+	ThrottledSince time.Time // zero: not throttled since the last saved page
+}
+
+// ErrNotYours says that a delivery is not the current one, or that its run may not be worked now: the task ends.
+var ErrNotYours = errors.New("this delivery is not to be worked")
+
+// Claim takes the lease of a run. A first claim begins the listing, from the checkpoint of a run of the same mode that
+// failed before it if there is one.
+func (s *Store) Claim(ctx context.Context, run int64, delivery int, lease time.Duration) (*Claimed, error) {
+	var c *Claimed
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) (err error) {
+		c, err = claim(ctx, tx, run, delivery, lease)
+		return err
+	})
+	if isUniqueViolation(err, "runs_one_running") {
+		err = ErrNotYours // another run of the connection is on its way; the scheduler hands this one out after it
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim run %d: %w", run, err)
+	}
+	return c, nil
+}
+
+func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time.Duration) (*Claimed, error) {
+	var r struct {
+		Tenant         int64        `db:"tenant_id"`
+		Connection     int64        `db:"connection_id"`
+		Fencing        int64        `db:"fencing"`
+		Mode           Mode         `db:"mode"`
+		Trigger        Trigger      `db:"trigger"`
+		Since          string       `db:"since_cursor"`
+		Checkpoint     string       `db:"checkpoint"`
+		Pulled         bool         `db:"pulled"`
+		Attempts       int          `db:"attempts"`
+		BeganAgain     int          `db:"began_again"`
+		ThrottledSince sql.NullTime `db:"throttled_since"`
+		ListingBegan   sql.NullTime `db:"listing_began_at"`
+		Old            bool         `db:"old"`
+		ERP            string       `db:"erp"`
+		Account        string       `db:"account"`
+		Settings       []byte       `db:"settings"`
+		Cursor         string       `db:"cursor"`
+	}
+	err := tx.GetContext(ctx, &r, `
+		UPDATE runs r SET status = 'running', fencing = r.fencing + 1, lease_until = clock_timestamp() + $3 * interval '1 microsecond',
+			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL
+		FROM connections n
+		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
+			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
+		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
+			r.throttled_since, r.listing_began_at, NOT r.pulled AND r.checkpoint_at < now() - interval '24 hours' AS old,
+			n.erp, n.account, n.settings, n.cursor`, run, delivery, lease.Microseconds())
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrNotYours
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Claimed{
+		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing},
+		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Since: connector.Cursor(r.Since),
+		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
+		ThrottledSince: r.ThrottledSince.Time,
+	}
+	if c.Settings, err = readSettings(r.Settings); err != nil {
+		return nil, err
+	}
+	switch {
+	case !r.ListingBegan.Valid:
+		if r.Mode == Incremental && r.Cursor == "" {
+			c.Mode = Full
+		}
+		return c, beginListing(ctx, tx, c, r.Cursor)
+	case r.Old:
+		return c, listAgain(ctx, tx, c, c.Mode, r.Cursor)
+	}
+	return c, nil
+}
+
+// beginListing makes the first claim's preparations, or takes over what a failed run of the same mode had read.
+func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) error {
+	c.Since = ""
+	if c.Mode == Incremental {
+		c.Since = connector.Cursor(cursor)
+	}
+	var earlier struct {
+		ID         int64  `db:"id"`
+		Checkpoint string `db:"checkpoint"`
+		Pulled     bool   `db:"pulled"`
+	}
+	err := tx.GetContext(ctx, &earlier, `
+		SELECT o.id, o.checkpoint, o.pulled FROM runs o
+		WHERE o.tenant_id = $1 AND o.connection_id = $2 AND o.id = (SELECT max(id) FROM runs l WHERE l.connection_id = $2 AND l.id < $3 AND NOT l.preview)
+			AND o.status = 'failed' AND o.mode = $4 AND o.since_cursor = $5 AND o.pages > 0 AND o.checkpoint <> ''
+			AND o.checkpoint_at > now() - interval '24 hours'`, c.Tenant, c.Connection, c.Run, c.Mode, string(c.Since))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return listAgain(ctx, tx, c, c.Mode, cursor)
+	case err != nil:
+		return err
+	}
+	c.Resume, c.Pulled = connector.Cursor(earlier.Checkpoint), earlier.Pulled
+	_, err = tx.ExecContext(ctx, `
+		WITH moved AS (UPDATE run_pages SET run_id = $2 WHERE tenant_id = $1 AND run_id = $3), emptied AS (
+			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3)
+		UPDATE runs r SET mode = o.mode, since_cursor = o.since_cursor, checkpoint = o.checkpoint, checkpoint_at = o.checkpoint_at,
+			listing_began_at = o.listing_began_at, pages = o.pages, pulled = o.pulled, end_cursor = o.end_cursor, end_rights = o.end_rights,
+			listed = o.listed, active_at_start = o.active_at_start
+		FROM runs o WHERE r.tenant_id = $1 AND r.id = $2 AND o.tenant_id = $1 AND o.id = $3`, c.Tenant, c.Run, earlier.ID)
+	return err
+}
+
+// listAgain begins the listing from its start: nothing read so far counts as seen.
+func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor string) error {
+	c.Mode, c.Since, c.Resume, c.Pulled = mode, "", "", false
+	if mode == Incremental {
+		c.Since = connector.Cursor(cursor)
+	}
+	_, err := tx.ExecContext(ctx, `
+		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2)
+		UPDATE runs SET mode = $3, since_cursor = $4, checkpoint = '', checkpoint_at = NULL, listing_began_at = now(), pages = 0, pulled = false,
+			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0,
+			active_at_start = (SELECT count(*) FROM customers cu
+				JOIN customer_contacts cc ON cc.tenant_id = cu.tenant_id AND cc.customer_id = cu.id AND cc.active AND cc.origin = 'erp'
+				JOIN contacts co ON co.tenant_id = cc.tenant_id AND co.id = cc.contact_id AND co.active
+				WHERE cu.tenant_id = $1 AND cu.connection_id = $5 AND cu.active)
+		WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run, mode, string(c.Since), c.Connection)
+	return err
+}
+
+// ListAgain begins the listing anew in full, because its cursor has expired.
+func (s *Store) ListAgain(ctx context.Context, c *Claimed) error {
+	err := s.in(ctx, asSync, c.Tenant, func(tx *sqlx.Tx) error {
+		if err := lockRun(ctx, tx, c.Step); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE runs SET began_again = began_again + 1 WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run); err != nil {
+			return err
+		}
+		c.BeganAgain++
+		return listAgain(ctx, tx, c, Full, "")
+	})
+	if err != nil {
+		return fmt.Errorf("begin listing again: %w", err)
+	}
+	return nil
+}
+
+func lockRun(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	w := pageWriter{tx: tx, step: step}
+	return w.lock(ctx)
+}
+
+// Wish is what people want of a run that is being worked.
+type Wish struct {
+	Cancel bool `db:"cancel_requested"`
+	Pause  bool `db:"paused"`
+}
+
+// Renew prolongs the lease. ErrLeaseLost: another worker may have the run; nothing more can be written.
+func (s *Store) Renew(ctx context.Context, step Step, lease time.Duration) (Wish, error) {
+	var wish Wish
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &wish, `
+			UPDATE runs r SET lease_until = clock_timestamp() + $4 * interval '1 microsecond' FROM connections n
+			WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
+				AND n.tenant_id = r.tenant_id AND n.id = r.connection_id
+			RETURNING r.cancel_requested, n.state IN ('paused', 'removed') AS paused`, step.Tenant, step.Run, step.Fencing, lease.Microseconds())
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrLeaseLost
+	}
+	if err != nil {
+		return Wish{}, fmt.Errorf("renew lease: %w", err)
+	}
+	return wish, nil
+}
+
+// Yield gives the lease up with work left, and numbers the next delivery, which the caller hands to the queue.
+func (s *Store) Yield(ctx context.Context, step Step, calls int) (HandOut, error) {
+	var next HandOut
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		if err := lockRun(ctx, tx, step); err != nil {
+			return err
+		}
+		return tx.GetContext(ctx, &next, `
+			UPDATE runs SET lease_until = NULL, delivery = delivery + 1, handed_out_at = now(), attempts = 0, erp_calls = erp_calls + $3
+			WHERE tenant_id = $1 AND id = $2 RETURNING id, delivery, trigger`, step.Tenant, step.Run, calls)
+	})
+	if err != nil {
+		return HandOut{}, fmt.Errorf("give up lease: %w", err)
+	}
+	return next, nil
+}
+
+// Wait gives the lease up until a moment from now; the scheduler hands the run out then. cause is shown meanwhile.
+func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause error, calls int) error {
+	kind, text, hint := describe(cause)
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		if err := lockRun(ctx, tx, step); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `
+			UPDATE runs SET status = 'waiting', lease_until = NULL, handed_out_at = NULL, not_before = now() + $3 * interval '1 microsecond',
+				erp_calls = erp_calls + $4, error_kind = $5, error = $6, hint = $7,
+				attempts = attempts - CASE WHEN $5 = 'throttled' THEN 1 ELSE 0 END,
+				throttled_since = CASE WHEN $5 = 'throttled' THEN coalesce(throttled_since, now()) END
+			WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, d.Microseconds(), calls, kind, text, hint)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("wait: %w", err)
+	}
+	return nil
+}
+
+// describe turns an error into what is stored of it.
+func describe(err error) (kind connector.ErrorKind, text, hint string) {
+	if e, ok := errors.AsType[*connector.Error](err); ok {
+		hint = e.Hint
+	}
+	return connector.KindOf(err), err.Error(), hint
+}
+
+// Cancelled ends a run that somebody cancelled: what it saved stays, nobody is deactivated.
+func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
+	return s.end(ctx, step, "cancelled", nil, calls)
+}
+
+// Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day.
+func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
+	return s.end(ctx, step, "failed", cause, calls)
+}
+
+func (s *Store) end(ctx context.Context, step Step, status string, cause error, calls int) error {
+	var kind connector.ErrorKind
+	var text, hint string
+	if cause != nil {
+		kind, text, hint = describe(cause)
+	}
+	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+		if err := lockRun(ctx, tx, step); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `
+			WITH ended AS (
+				UPDATE runs SET status = $3, lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $4,
+					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
+				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at
+			)
+			UPDATE connections n SET last_attempt_at = e.started_at, last_attempt_outcome = $3,
+				state = CASE WHEN $5 = 'denied' AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
+				state_reason = CASE WHEN $5 = 'denied' AND n.state IN ('active', 'needs_attention')
+					THEN concat_ws('. ', $6, nullif($7, '')) ELSE n.state_reason END,
+				next_due_at = CASE WHEN $5 = 'denied' AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
+					ELSE n.next_due_at END
+			FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
+			step.Tenant, step.Run, status, calls, kind, text, hint)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("end run: %w", err)
+	}
+	return nil
+}
+
+// CancelRun asks for a run to stop. One that nobody works ends at once, else it ends at its next page.
+func (s *Store) CancelRun(ctx context.Context, run int64) (status string, err error) {
+	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return notFound(tx.GetContext(ctx, &status, `
+			UPDATE runs SET cancel_requested = true,
+				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING status`, run), "unfinished run")
+	})
+	if err != nil {
+		return "", fmt.Errorf("cancel run %d: %w", run, err)
+	}
+	return status, nil
+}
+

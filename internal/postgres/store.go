@@ -1,0 +1,197 @@
+// Package postgres keeps everything that must not be lost: connections, runs, customers, contacts, roles and history. It
+// is the only importer of sqlx, pq and goose, and the only place with SQL.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+)
+
+// Store is a pool of connections to one database. Its methods own their transactions.
+type Store struct {
+	db *sqlx.DB
+}
+
+// Open connects lazily, with at most size connections; 0 is the driver's choice.
+func Open(dsn string, size int) (*Store, error) {
+	db, err := open(dsn, true)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(max(size, 2))
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return &Store{db: sqlx.NewDb(db, "postgres")}, nil
+}
+
+// Close ends the pool.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.db.PingContext(ctx); err != nil {
+		return fmt.Errorf("postgres: %w", reachable(err))
+	}
+	return nil
+}
+
+// networkPatience bounds one read or write of the wire. It is longer than statementPatience, so that only a dead
+// network meets it: a context cannot free a pq call from one (https://github.com/lib/pq/issues/620).
+const (
+	statementPatience = 40 * time.Second
+	networkPatience   = 60 * time.Second
+)
+
+func open(dsn string, deadlines bool) (*sql.DB, error) {
+	cfg, err := pq.NewConfig(dsn)
+	if err != nil {
+		return nil, errors.New("DATABASE_URL cannot be read: use postgres://user:password@host:5432/name?sslmode=verify-full")
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 10 * time.Second
+	}
+	c, err := pq.NewConnectorConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	if deadlines {
+		c.Dialer(patientDialer{})
+	}
+	return sql.OpenDB(c), nil
+}
+
+// patientDialer makes connections whose every read and write has a deadline.
+type patientDialer struct{ d net.Dialer }
+
+func (p patientDialer) Dial(network, address string) (net.Conn, error) {
+	return p.DialContext(context.Background(), network, address)
+}
+
+func (p patientDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return p.DialContext(ctx, network, address)
+}
+
+func (p patientDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := p.d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return patientConn{c}, nil
+}
+
+type patientConn struct{ net.Conn }
+
+func (c patientConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(networkPatience)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c patientConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(networkPatience)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// An actor is the database role a transaction takes; 00002_rights.sql says what each may do.
+type actor string
+
+const (
+	asSync actor = "contactsync_sync"
+	asApp  actor = "contactsync_app"
+	asOps  actor = "contactsync_ops"
+)
+
+// anyTenant is for ops only: every other actor sees no row with it.
+const anyTenant = int64(0)
+
+// in runs f in a transaction as an actor, for one tenant. It is the only way this package opens one: role and tenant are
+// local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
+// reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
+func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	const tries = 3
+	for try := 1; ; try++ {
+		err := s.once(ctx, as, tenant, f)
+		if err == nil || try == tries || ctx.Err() != nil || !undone(err) {
+			return err
+		}
+	}
+}
+
+func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", reachable(err))
+	}
+	defer func() {
+		if err != nil {
+			_ = tx.Rollback() // the error that led here says more
+		}
+	}()
+	scope := ""
+	if tenant != anyTenant {
+		scope = strconv.FormatInt(tenant, 10)
+	}
+	begin := fmt.Sprintf(`SELECT set_config('search_path', 'contactsync, public', true), set_config('statement_timeout', '%d', true),
+		set_config('contactsync.tenant_id', '%s', true), set_config('role', '%s', true)`, statementPatience.Milliseconds(), scope, as)
+	if _, err = tx.ExecContext(ctx, begin); err != nil {
+		return fmt.Errorf("postgres: take role %s: %w", as, err)
+	}
+	if err = f(tx); err != nil {
+		return err
+	}
+	if err = tx.Commit(); err != nil {
+		return fmt.Errorf("postgres: commit: %w", err)
+	}
+	return nil
+}
+
+// undone reports that Postgres itself undid a transaction, or never began it, so that trying again is safe. A lost answer
+// to COMMIT is not among them.
+func undone(err error) bool {
+	if errors.Is(err, errLost) {
+		return false
+	}
+	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil
+}
+
+// reachable turns a failure to reach the server into one sentence. pq's own text may hold the address, never the password.
+func reachable(err error) error {
+	if err == nil {
+		return nil
+	}
+	if netErr, ok := errors.AsType[*net.OpError](err); ok && netErr.Op == "dial" {
+		return fmt.Errorf("cannot be reached (%w): check DATABASE_URL and that the server runs", err)
+	}
+	return err
+}
+
+func isUndefinedTable(err error) bool { return pq.As(err, pqerror.UndefinedTable) != nil }
+
+func isUniqueViolation(err error, constraint string) bool {
+	e := pq.As(err, pqerror.UniqueViolation)
+	return e != nil && e.Constraint == constraint
+}
+
+// ErrNotFound says that no such row exists, or none that the caller may see.
+var ErrNotFound = errors.New("not found")
+
+func notFound(err error, what string) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	return err
+}

@@ -1,0 +1,555 @@
+package reconcile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/contact"
+)
+
+// Reasons of issues that this package opens; a connector's Bad brings its own.
+const (
+	ReasonTextCut      = "unstorable_characters_removed"
+	ReasonNoAddress    = "not_an_address"
+	ReasonTwoRoles     = "more_than_one_role"
+	ReasonEmptyName    = "no_name"
+	ReasonBadID        = "unusable_id"
+	reasonUnknownField = "unreadable"
+)
+
+// Page plans one page. Neither argument is changed.
+func Page(held Held, page connector.Page) Plan {
+	p := planner{held: held, outcomes: map[connector.Key]outcome{}, issues: map[issueKey]int{}}
+	page = p.identified(page)
+	for _, c := range page.Customers {
+		p.customer(c)
+	}
+	for _, c := range page.Contacts {
+		p.contact(c)
+	}
+	p.links(page)
+	for _, k := range page.Deleted {
+		p.deleted(k)
+	}
+	for _, b := range page.Bad {
+		p.bad(b)
+	}
+	return p.finish()
+}
+
+// outcome of a record, in order of precedence: a record with a new part and a changed part is created.
+type outcome int
+
+const (
+	unchanged outcome = iota + 1
+	updated
+	created
+	ignored
+	refused
+)
+
+type issueKey struct {
+	key           connector.Key
+	field, reason string
+}
+
+type planner struct {
+	held     Held
+	plan     Plan
+	outcomes map[connector.Key]outcome
+	lost     int // refused records without a key
+	issues   map[issueKey]int
+}
+
+func (p *planner) is(k connector.Key, o outcome) { p.outcomes[k] = max(p.outcomes[k], o) }
+
+func (p *planner) issue(k connector.Key, field, reason string) {
+	p.issues[issueKey{k, field, reason}]++
+}
+
+// identified leaves out what has no id that can be stored: nothing of it could be found again, so it is refused.
+func (p *planner) identified(page connector.Page) connector.Page {
+	refuse := func(kind connector.Kind) bool {
+		p.issue(connector.Key{Kind: kind}, "id", ReasonBadID)
+		p.lost++
+		return true
+	}
+	page.Customers = slices.DeleteFunc(slices.Clone(page.Customers), func(c connector.Customer) bool {
+		return !properID(c.ID) && refuse(connector.Customers)
+	})
+	page.Contacts = slices.DeleteFunc(slices.Clone(page.Contacts), func(c connector.Contact) bool {
+		owner, own := contact.OwnerOf(c.ID)
+		if own && !properID(owner) {
+			return true // its customer is refused
+		}
+		return !properID(c.ID) && refuse(connector.Contacts)
+	})
+	page.Links = slices.DeleteFunc(slices.Clone(page.Links), func(l connector.Link) bool {
+		if properID(l.Customer) && properID(l.Contact) {
+			return false
+		}
+		return l.StatedBy != (connector.Key{}) || refuse(connector.Links)
+	})
+	page.Deleted = slices.DeleteFunc(slices.Clone(page.Deleted), func(k connector.Key) bool { return !properID(k.ID) })
+	page.Bad = slices.Clone(page.Bad)
+	for i, b := range page.Bad {
+		if !properID(b.Key.ID) {
+			page.Bad[i].Key.ID = ""
+		}
+	}
+	return page
+}
+
+// properID: an ERP's id is short and printable.
+func properID(id string) bool {
+	return id != "" && len(id) <= 200 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl)
+}
+
+// clean trims a text and cuts out the only two things Postgres cannot store: NUL and invalid UTF-8 (which is how a lone
+// surrogate arrives).
+func (p *planner) clean(k connector.Key, field, s string) string {
+	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+		p.issue(k, field, ReasonTextCut)
+		s = strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+	}
+	return strings.TrimSpace(s)
+}
+
+func (p *planner) customer(c connector.Customer) {
+	key := connector.Key{Kind: connector.Customers, ID: c.ID}
+	p.plan.Named.Customers = append(p.plan.Named.Customers, c.ID)
+	facts := CustomerFacts{
+		Number: p.clean(key, "number", c.Number), Name: p.clean(key, "name", c.Name),
+		ParentID: p.clean(key, "parent", c.ParentID), BillWithParent: c.BillWithParent, Kind: c.Kind,
+	}
+	if facts.Name == "" {
+		p.issue(key, "name", ReasonEmptyName)
+	}
+	change := CustomerChange{ERPID: c.ID, Facts: facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
+	held, known := p.held.Customers[c.ID]
+	if !known {
+		p.is(key, created)
+		p.plan.Customers = append(p.plan.Customers, change)
+		return
+	}
+	change.ID = held.ID
+	changes := customerChanges(held.Facts, facts)
+	if goes := held.Active && !c.Active; goes {
+		p.plan.Going.Customers = append(p.plan.Going.Customers, held.ID)
+		change.Active, change.Reason = true, ""
+	} else {
+		changes = append(changes, activeChanges(held.Active, held.Reason, c.Active)...)
+	}
+	change.Changes = changes
+	if len(changes) == 0 {
+		p.is(key, unchanged)
+		return
+	}
+	p.is(key, updated)
+	p.plan.Customers = append(p.plan.Customers, change)
+}
+
+// recordOf is the record a contact came with: the customer whose own record it is, or its own.
+func recordOf(contactID string) connector.Key {
+	if owner, ok := contact.OwnerOf(contactID); ok {
+		return connector.Key{Kind: connector.Customers, ID: owner}
+	}
+	return connector.Key{Kind: connector.Contacts, ID: contactID}
+}
+
+func (p *planner) contact(c connector.Contact) {
+	key := recordOf(c.ID)
+	own := key.Kind == connector.Customers
+	if !own {
+		p.plan.Named.Contacts = append(p.plan.Named.Contacts, c.ID)
+	}
+	facts := ContactFacts{
+		Name: p.clean(key, "contact name", c.Name), GivenName: p.clean(key, "given name", c.GivenName),
+		FamilyName: p.clean(key, "family name", c.FamilyName), JobTitle: p.clean(key, "job title", c.JobTitle),
+	}
+	points := p.points(key, c.Channels)
+	change := ContactChange{ERPID: c.ID, Facts: facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
+	held, known := p.held.Contacts[c.ID]
+	if !known {
+		p.is(key, created)
+		change.Put = points
+		p.plan.Contacts = append(p.plan.Contacts, change)
+		return
+	}
+	change.ID = held.ID
+	changes := contactChanges(held.Facts, facts)
+	switch goes := held.Active && !c.Active; {
+	case goes && own:
+		// It goes with its customer.
+		change.Active, change.Reason = true, ""
+	case goes:
+		p.plan.Going.Contacts = append(p.plan.Going.Contacts, held.ID)
+		change.Active, change.Reason = true, ""
+	default:
+		changes = append(changes, activeChanges(held.Active, held.Reason, c.Active)...)
+	}
+	var pointed []Change
+	change.Put, change.Drop, pointed = comparePoints(held.Points, points)
+	changes = append(changes, pointed...)
+	change.Changes = changes
+	if len(changes) == 0 && len(change.Put) == 0 && len(change.Drop) == 0 {
+		p.is(key, unchanged)
+		return
+	}
+	p.is(key, updated)
+	p.plan.Contacts = append(p.plan.Contacts, change)
+}
+
+// points reads a contact's channels. A field met twice goes on counting its places, so that no value is lost.
+func (p *planner) points(key connector.Key, channels []connector.Channel) []contact.Point {
+	var points []contact.Point
+	places := map[string]int{}
+	for _, ch := range channels {
+		value := p.clean(key, ch.Field, ch.Value)
+		for _, point := range contact.Points(ch.Kind, ch.Field, value, ch.Main) {
+			places[ch.Field]++
+			point.Place = places[ch.Field]
+			if !point.Usable {
+				p.issue(key, ch.Field, ReasonNoAddress)
+			}
+			points = append(points, point)
+		}
+	}
+	contact.MarkPrimary(points)
+	return points
+}
+
+func (p *planner) links(page connector.Page) {
+	customers, contacts := map[string]bool{}, map[string]bool{}
+	for _, c := range page.Customers {
+		customers[c.ID] = true
+	}
+	for _, c := range page.Contacts {
+		contacts[c.ID] = true
+	}
+	stated := map[Pair]map[string]bool{}
+	merged := map[Pair]*LinkChange{}
+	var order []Pair
+	for _, l := range page.Links {
+		pair := Pair{l.Customer, l.Contact}
+		by := Stater(l.StatedBy)
+		record := l.StatedBy
+		if by == StatedByLink {
+			record = connector.Key{Kind: connector.Links, ID: connector.LinkID(l.Customer, l.Contact)}
+		}
+		_, heldCustomer := p.held.Customers[l.Customer]
+		_, heldContact := p.held.Contacts[l.Contact]
+		if !(heldCustomer || customers[l.Customer]) || !(heldContact || contacts[l.Contact]) {
+			if by == StatedByLink {
+				p.is(record, ignored) // not ours, or not readable by this login, or newer than the contacts just read
+			}
+			continue
+		}
+		if by == StatedByLink {
+			p.plan.Named.Links = append(p.plan.Named.Links, pair)
+		}
+		if stated[pair] == nil {
+			stated[pair] = map[string]bool{}
+		}
+		stated[pair][by] = true
+		change, met := merged[pair]
+		if !met {
+			change = p.startLink(pair)
+			merged[pair] = change
+			order = append(order, pair)
+		}
+		p.state(change, l, by, record)
+	}
+	for _, pair := range order {
+		p.endLink(merged[pair])
+	}
+	p.unstated(page, stated)
+}
+
+// startLink begins with what we hold of a link.
+func (p *planner) startLink(pair Pair) *LinkChange {
+	held := p.held.Links[pair]
+	return &LinkChange{
+		ID: held.ID, Pair: pair, Active: true, StatedBy: slices.Clone(held.StatedBy),
+		LinkRoleKey: held.LinkRoleKey, RecordRoleKey: held.RecordRoleKey,
+	}
+}
+
+// state adds what one row says of a link.
+func (p *planner) state(change *LinkChange, l connector.Link, by string, record connector.Key) {
+	role := ""
+	if len(l.Roles) > 0 {
+		stated := slices.MinFunc(l.Roles, func(a, b connector.ERPRole) int { return cmp.Compare(a.Key, b.Key) })
+		role = p.clean(record, "role", stated.Key)
+		p.role(connector.ERPRole{Key: role, Name: p.clean(record, "role", stated.Name)})
+	}
+	if len(l.Roles) > 1 {
+		p.issue(record, "role", ReasonTwoRoles)
+	}
+	if by == StatedByLink {
+		change.LinkRoleKey = role
+	} else {
+		change.RecordRoleKey = role
+	}
+	if !slices.Contains(change.StatedBy, by) {
+		change.StatedBy = append(change.StatedBy, by)
+		slices.Sort(change.StatedBy)
+	}
+	p.is(record, unchanged)
+}
+
+func (p *planner) role(r connector.ERPRole) {
+	if r.Key == "" {
+		return
+	}
+	if name, known := p.held.Roles[r.Key]; known && name == r.Name {
+		return
+	}
+	if !slices.Contains(p.plan.Roles, r) {
+		p.plan.Roles = append(p.plan.Roles, r)
+	}
+}
+
+// roleKey is the role that counts: the link's own row speaks before a record.
+func roleKey(statedBy []string, link, record string) string {
+	if slices.Contains(statedBy, StatedByLink) {
+		return link
+	}
+	return record
+}
+
+func (p *planner) endLink(change *LinkChange) {
+	held, known := p.held.Links[change.Pair]
+	if !known {
+		p.linkOutcome(change, created)
+		p.plan.Links = append(p.plan.Links, *change)
+		return
+	}
+	if !held.Active {
+		change.Changes = append(change.Changes, Change{"active", "false", "true"})
+	}
+	was, became := roleKey(held.StatedBy, held.LinkRoleKey, held.RecordRoleKey), roleKey(change.StatedBy, change.LinkRoleKey, change.RecordRoleKey)
+	if was != became {
+		change.Changes = append(change.Changes, Change{"erp_role", was, became})
+	}
+	same := slices.Equal(held.StatedBy, change.StatedBy) && held.LinkRoleKey == change.LinkRoleKey && held.RecordRoleKey == change.RecordRoleKey
+	if len(change.Changes) == 0 && same {
+		return
+	}
+	p.linkOutcome(change, updated)
+	p.plan.Links = append(p.plan.Links, *change)
+}
+
+// linkOutcome counts a change for the records that state the link.
+func (p *planner) linkOutcome(change *LinkChange, o outcome) {
+	for _, by := range change.StatedBy {
+		key := connector.Key{Kind: connector.Links, ID: connector.LinkID(change.Pair.Customer, change.Pair.Contact)}
+		if by != StatedByLink {
+			kind, id, _ := strings.Cut(by, ":")
+			key = connector.Key{Kind: connector.Kind(kind), ID: id}
+		}
+		if before, onPage := p.outcomes[key]; onPage {
+			if by != StatedByLink {
+				o = updatedUnlessNew(before, o)
+			}
+			p.is(key, o)
+		}
+	}
+}
+
+// updatedUnlessNew: a record that was there and states a new link is updated, not created.
+func updatedUnlessNew(record, part outcome) outcome {
+	if part == created && record != created {
+		return updated
+	}
+	return part
+}
+
+// unstated finds the links that the page's records stated before and do not now.
+func (p *planner) unstated(page connector.Page, stated map[Pair]map[string]bool) {
+	read := map[string]bool{}
+	for _, c := range page.Customers {
+		read[Stater(connector.Key{Kind: connector.Customers, ID: c.ID})] = true
+	}
+	for _, c := range page.Contacts {
+		if _, own := contact.OwnerOf(c.ID); !own {
+			read[Stater(connector.Key{Kind: connector.Contacts, ID: c.ID})] = true
+		}
+	}
+	for _, pair := range slices.SortedFunc(maps.Keys(p.held.Links), comparePairs) {
+		held := p.held.Links[pair]
+		for _, by := range held.StatedBy {
+			if read[by] && !stated[pair][by] {
+				p.plan.Going.Unstated = append(p.plan.Going.Unstated, Unstated{Link: held.ID, By: by})
+			}
+		}
+	}
+}
+
+func comparePairs(a, b Pair) int {
+	return cmp.Or(cmp.Compare(a.Customer, b.Customer), cmp.Compare(a.Contact, b.Contact))
+}
+
+// deleted notes a deletion that the ERP claims, of a record that we hold active. A claim is no record that was read.
+func (p *planner) deleted(k connector.Key) {
+	active := false
+	switch k.Kind {
+	case connector.Customers:
+		active = p.held.Customers[k.ID].Active
+	case connector.Contacts:
+		active = p.held.Contacts[k.ID].Active
+	case connector.Links: // a link's going is seen in the listing of links
+	}
+	if active {
+		p.plan.Going.Deleted = append(p.plan.Going.Deleted, k)
+	}
+}
+
+func (p *planner) bad(b connector.Bad) {
+	p.issue(b.Key, cmp.Or(b.Field, "record"), cmp.Or(b.Reason, reasonUnknownField))
+	if b.Key.ID == "" {
+		p.lost++
+		return
+	}
+	if _, onPage := p.outcomes[b.Key]; onPage {
+		return
+	}
+	p.is(b.Key, refused)
+	// Refused, but seen: it is not absent.
+	switch _, held := p.held.Customers[b.Key.ID]; {
+	case b.Key.Kind == connector.Customers && held:
+		p.plan.Named.Customers = append(p.plan.Named.Customers, b.Key.ID)
+	case b.Key.Kind == connector.Contacts:
+		if _, held := p.held.Contacts[b.Key.ID]; held {
+			p.plan.Named.Contacts = append(p.plan.Named.Contacts, b.Key.ID)
+		}
+	}
+}
+
+func (p *planner) finish() Plan {
+	troubled := map[connector.Key]bool{}
+	for k, n := range p.issues {
+		p.plan.Issues = append(p.plan.Issues, Issue{Key: k.key, Field: k.field, Reason: k.reason, Count: n})
+		if k.key.ID != "" {
+			troubled[k.key] = true
+		}
+	}
+	slices.SortFunc(p.plan.Issues, func(a, b Issue) int {
+		return cmp.Or(cmp.Compare(a.Key.Kind, b.Key.Kind), cmp.Compare(a.Key.ID, b.Key.ID), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
+	})
+	c := &p.plan.Counts
+	for key, o := range p.outcomes {
+		p.plan.Read = append(p.plan.Read, key)
+		if p.held.Counted[key] {
+			continue
+		}
+		if troubled[key] {
+			c.WithIssue++
+		}
+		switch o {
+		case created:
+			c.Created++
+		case updated:
+			c.Updated++
+		case unchanged:
+			c.Unchanged++
+		case ignored:
+			c.Ignored++
+		case refused:
+			c.Refused++
+		}
+	}
+	c.Refused += p.lost
+	c.WithIssue += p.lost
+	slices.SortFunc(p.plan.Read, func(a, b connector.Key) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
+	})
+	return p.plan
+}
+
+func statedReason(active bool) contact.InactiveReason {
+	if active {
+		return ""
+	}
+	return contact.ERPInactive
+}
+
+// activeChanges of a record that does not go: it comes back, or is inactive for another reason than we thought.
+func activeChanges(heldActive bool, heldReason contact.InactiveReason, active bool) []Change {
+	switch {
+	case !heldActive && active:
+		return []Change{{"active", "false", "true"}}
+	case !heldActive && heldReason != contact.ERPInactive:
+		return []Change{{"inactive_reason", string(heldReason), string(contact.ERPInactive)}}
+	}
+	return nil
+}
+
+func customerChanges(was, now CustomerFacts) []Change {
+	return differences(
+		Change{"number", was.Number, now.Number}, Change{"name", was.Name, now.Name}, Change{"parent", was.ParentID, now.ParentID},
+		Change{"bill_with_parent", strconv.FormatBool(was.BillWithParent), strconv.FormatBool(now.BillWithParent)},
+		Change{"kind", string(was.Kind), string(now.Kind)},
+	)
+}
+
+func contactChanges(was, now ContactFacts) []Change {
+	return differences(
+		Change{"name", was.Name, now.Name}, Change{"given_name", was.GivenName, now.GivenName},
+		Change{"family_name", was.FamilyName, now.FamilyName}, Change{"job_title", was.JobTitle, now.JobTitle},
+	)
+}
+
+func differences(all ...Change) []Change {
+	return slices.DeleteFunc(all, func(c Change) bool { return c.Was == c.Became })
+}
+
+// comparePoints says which points to write and which to remove; only a changed value is history.
+func comparePoints(held, now []contact.Point) (put, drop []contact.Point, changes []Change) {
+	type place struct {
+		field string
+		place int
+	}
+	was := make(map[place]contact.Point, len(held))
+	for _, p := range held {
+		was[place{p.Field, p.Place}] = p
+	}
+	for _, p := range now {
+		at := place{p.Field, p.Place}
+		before, known := was[at]
+		delete(was, at)
+		if known && before == p {
+			continue
+		}
+		put = append(put, p)
+		if before.Value != p.Value {
+			changes = append(changes, Change{pointField(p), before.Value, p.Value})
+		}
+	}
+	for _, p := range held {
+		if _, left := was[place{p.Field, p.Place}]; left {
+			drop = append(drop, p)
+			changes = append(changes, Change{pointField(p), p.Value, ""})
+		}
+	}
+	return put, drop, changes
+}
+
+func pointField(p contact.Point) string { return fmt.Sprintf("point:%s:%d", p.Field, p.Place) }
+
+// ModifiedAt is a time as Postgres keeps it.
+func ModifiedAt(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Microsecond)
+	return &t
+}
