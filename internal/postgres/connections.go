@@ -1,0 +1,391 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/schedule"
+	"github.com/centime/contactsync/internal/settings"
+)
+
+// By says who changes something, and why.
+type By struct{ User, Reason string }
+
+// AddTenant makes a tenant. The time zone is an IANA name.
+func (s *Store) AddTenant(ctx context.Context, name, timeZone string) (int64, error) {
+	if _, err := time.LoadLocation(timeZone); err != nil {
+		return 0, fmt.Errorf("time zone %q is not known: use a name such as America/New_York", timeZone)
+	}
+	var id int64
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &id, `INSERT INTO tenants (name, time_zone) VALUES ($1, $2) RETURNING tenant_id`, name, timeZone)
+	})
+	if isUniqueViolation(err, "tenants_name_key") {
+		return 0, fmt.Errorf("there is a tenant %q already", name)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("add tenant: %w", err)
+	}
+	return id, nil
+}
+
+// ErrAmbiguous says that a name fits more than one row: the id is needed.
+var ErrAmbiguous = errors.New("more than one has this name: use the id")
+
+// FindTenant takes an id or a name.
+func (s *Store) FindTenant(ctx context.Context, idOrName string) (int64, error) {
+	id, _ := strconv.ParseInt(idOrName, 10, 64)
+	return s.findOne(ctx, fmt.Sprintf("tenant %q", idOrName), `SELECT tenant_id FROM tenants WHERE tenant_id = $1 OR name = $2
+		ORDER BY tenant_id = $1 DESC LIMIT 2`, id, idOrName)
+}
+
+// findOne runs a query for at most two ids, the one that was named by its id first.
+func (s *Store) findOne(ctx context.Context, what, query string, id int64, name string) (int64, error) {
+	var found []int64
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		found = nil
+		return tx.SelectContext(ctx, &found, query, id, name)
+	})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("find %s: %w", what, err)
+	case len(found) == 0:
+		return 0, fmt.Errorf("%s: %w", what, ErrNotFound)
+	case len(found) > 1 && found[0] != id:
+		return 0, fmt.Errorf("%s: %w", what, ErrAmbiguous)
+	}
+	return found[0], nil
+}
+
+// Connection is what a command needs to know of one.
+type Connection struct {
+	Tenant   int64        `db:"tenant_id"`
+	ID       int64        `db:"id"`
+	ERP      string       `db:"erp"`
+	Account  string       `db:"account"`
+	Name     string       `db:"name"`
+	State    string       `db:"state"`
+	Reason   string       `db:"state_reason"`
+	AutoSync bool         `db:"auto_sync"`
+	Schedule string       `db:"schedule"`
+	Stored   settings.Map `db:"-"`
+}
+
+// Settings are the connection's, defaults filled in.
+func (c Connection) Settings() (settings.Settings, error) { return settings.Read(c.Stored) }
+
+// FindConnection takes an id or a name.
+func (s *Store) FindConnection(ctx context.Context, idOrName string) (Connection, error) {
+	id, _ := strconv.ParseInt(idOrName, 10, 64)
+	found, err := s.findOne(ctx, fmt.Sprintf("connection %q", idOrName), `SELECT id FROM connections WHERE id = $1 OR name = $2
+		ORDER BY id = $1 DESC LIMIT 2`, id, idOrName)
+	if err != nil {
+		return Connection{}, err
+	}
+	return s.connection(ctx, found)
+}
+
+func (s *Store) connection(ctx context.Context, id int64) (Connection, error) {
+	var c struct {
+		Connection
+		Settings []byte `db:"settings"`
+	}
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &c, `SELECT tenant_id, id, erp, account, name, state, state_reason, auto_sync, schedule, settings
+			FROM connections WHERE id = $1`, id)
+	})
+	if err != nil {
+		return Connection{}, fmt.Errorf("read connection %d: %w", id, notFound(err, "connection"))
+	}
+	if err := json.Unmarshal(c.Settings, &c.Stored); err != nil {
+		return Connection{}, fmt.Errorf("read connection %d: settings: %w", id, err)
+	}
+	return c.Connection, nil
+}
+
+// NewConnection is what `syncctl connection add` stores.
+type NewConnection struct {
+	Tenant             int64
+	ERP, Account, Name string
+	Schedule           string
+	Settings           settings.Map
+	Paused             bool
+	// Seal gives the credentials for the connection's id, which they are bound to.
+	Seal func(connection int64) (credentials.Stored, error)
+}
+
+// Added says what became of a new connection.
+type Added struct {
+	Connection int64
+	Known      bool  // the account was connected before: its contacts and choices are kept
+	Run        int64 // the first full run; 0 if paused
+	Joined     bool
+}
+
+// AddConnection connects an account: roles for the default ERP roles, sealed credentials and the first full run with it.
+// Connecting an account again finds its old connection.
+func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Added, error) {
+	parsed, err := schedule.Parse(n.Schedule)
+	if err != nil {
+		return Added{}, err
+	}
+	if _, err := settings.Read(n.Settings); err != nil {
+		return Added{}, err
+	}
+	stored, err := json.Marshal(n.Settings)
+	if err != nil {
+		return Added{}, fmt.Errorf("settings: %w", err)
+	}
+	state := "active"
+	if n.Paused {
+		state = "paused"
+	}
+	var added Added
+	err = s.in(ctx, asOps, n.Tenant, func(tx *sqlx.Tx) error {
+		added = Added{}
+		err := tx.GetContext(ctx, &added.Connection, `SELECT id FROM connections WHERE tenant_id = $1 AND erp = $2 AND account = $3 FOR UPDATE`,
+			n.Tenant, n.ERP, n.Account)
+		switch {
+		case err == nil:
+			added.Known = true
+			_, err = tx.ExecContext(ctx, `
+				WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2), told AS (
+					INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
+					SELECT $1, $2, 'connection', $2, 'state', was.state, $6, $7, $8 FROM was)
+				UPDATE connections SET name = $3, schedule = $4, settings = $5, state = $6, state_reason = '' WHERE tenant_id = $1 AND id = $2`,
+				n.Tenant, added.Connection, n.Name, parsed.String(), string(stored), state, by.User, by.Reason)
+		case errors.Is(err, sql.ErrNoRows):
+			err = tx.GetContext(ctx, &added.Connection, `
+				INSERT INTO connections (tenant_id, erp, account, name, schedule, settings, state, stale_at)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING id`,
+				n.Tenant, n.ERP, n.Account, n.Name, parsed.String(), string(stored), state)
+		}
+		if err != nil {
+			return err
+		}
+		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil {
+			return err
+		}
+		if err := addDefaultRole(ctx, tx, n.Tenant, added.Connection, contact.CompanyRoleKey, by); err != nil {
+			return fmt.Errorf("default role: %w", err)
+		}
+		sealed, err := n.Seal(added.Connection)
+		if err != nil {
+			return err
+		}
+		if err := putCredentials(ctx, tx, n.Tenant, added.Connection, sealed); err != nil {
+			return fmt.Errorf("store credentials: %w", err)
+		}
+		if n.Paused {
+			return nil
+		}
+		added.Run, added.Joined, err = queueRun(ctx, tx, Request{Tenant: n.Tenant, Connection: added.Connection, Mode: Full, Trigger: FirstLoad,
+			By: by.User, Reason: by.Reason})
+		return err
+	})
+	if err != nil {
+		return Added{}, fmt.Errorf("add connection: %w", err)
+	}
+	return added, nil
+}
+
+// setDue works out the next due time and when the data is stale from the schedule as it is now.
+func setDue(ctx context.Context, tx *sqlx.Tx, tenant, connection int64) error {
+	var n struct {
+		Schedule    string       `db:"schedule"`
+		AutoSync    bool         `db:"auto_sync"`
+		State       string       `db:"state"`
+		LastSuccess sql.NullTime `db:"last_success_at"`
+		Created     time.Time    `db:"created_at"`
+		Now         time.Time    `db:"now"`
+	}
+	err := tx.GetContext(ctx, &n, `SELECT schedule, auto_sync, state, last_success_at, created_at, now() AS now FROM connections
+		WHERE tenant_id = $1 AND id = $2`, tenant, connection)
+	if err != nil {
+		return err
+	}
+	read := n.Created
+	if n.LastSuccess.Valid {
+		read = n.LastSuccess.Time
+	}
+	var due *time.Time
+	if n.AutoSync && n.State != "removed" {
+		due = nextDue(n.Schedule, n.Now, connection, n.State)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE connections SET next_due_at = $3, stale_at = $4 WHERE tenant_id = $1 AND id = $2`,
+		tenant, connection, due, staleAt(n.Schedule, n.AutoSync, read, connection))
+	return err
+}
+
+// addDefaultRole gives an ERP role key the role it stands for from the first day, unless it has a mapping.
+func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, key string, by By) error {
+	role, ok := contact.DefaultRole(key)
+	if !ok {
+		return nil
+	}
+	var known bool
+	err := tx.GetContext(ctx, &known, `SELECT EXISTS (SELECT FROM role_mappings WHERE tenant_id = $1 AND connection_id = $2 AND erp_role_key = $3)`,
+		tenant, connection, key)
+	if known || err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE`, tenant); err != nil {
+		return err
+	}
+	var id int64
+	err = tx.GetContext(ctx, &id, `SELECT id FROM roles WHERE tenant_id = $1 AND lower(name) = lower($2)`, tenant, role.Name)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.GetContext(ctx, &id, `INSERT INTO roles (tenant_id, name, invoice_presentment, communication_contact) VALUES ($1, $2, $3, $4)
+			RETURNING id`, tenant, role.Name, role.InvoicePresentment, role.CommunicationContact)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id)
+		VALUES ($1, $2, $3, $4, $5)`, tenant, connection, key, role.Name, id)
+	return err
+}
+
+// SetState pauses, resumes or removes a connection. Resuming one that needs attention tries it at once: its first run is
+// queued by the caller. Removing ends access and mail and destroys the credentials; rows stay.
+func (s *Store) SetState(ctx context.Context, c Connection, state string, by By) error {
+	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
+				INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
+				SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
+			UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
+			c.Tenant, c.ID, state, by.User, by.Reason)
+		if err != nil {
+			return err
+		}
+		if state == "removed" {
+			_, err = tx.ExecContext(ctx, `
+				WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
+				UPDATE runs SET cancel_requested = true,
+					status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
+					finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+				WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
+			if err != nil {
+				return err
+			}
+		}
+		return setDue(ctx, tx, c.Tenant, c.ID)
+	})
+	if err != nil {
+		return fmt.Errorf("connection %d: set state %s: %w", c.ID, state, err)
+	}
+	return nil
+}
+
+// Settable is what `syncctl connection set` changes.
+type Settable struct {
+	Name, Schedule *string
+	AutoSync       *bool
+	Settings       settings.Map // all of them; nil: unchanged
+}
+
+// Set changes a connection; the schedule holds at once.
+func (s *Store) Set(ctx context.Context, c Connection, to Settable, by By) error {
+	var changes []change
+	note := func(field, was, became string) {
+		if was != became {
+			changes = append(changes, change{field, was, became})
+		}
+	}
+	if to.Name != nil {
+		note("name", c.Name, *to.Name)
+		c.Name = *to.Name
+	}
+	if to.Schedule != nil {
+		parsed, err := schedule.Parse(*to.Schedule)
+		if err != nil {
+			return err
+		}
+		note("schedule", c.Schedule, parsed.String())
+		c.Schedule = parsed.String()
+	}
+	if to.AutoSync != nil {
+		note("auto_sync", strconv.FormatBool(c.AutoSync), strconv.FormatBool(*to.AutoSync))
+		c.AutoSync = *to.AutoSync
+	}
+	if to.Settings != nil {
+		if _, err := settings.Read(to.Settings); err != nil {
+			return err
+		}
+		for _, name := range settings.Names() {
+			note(name, c.Stored[name], to.Settings[name])
+		}
+		c.Stored = to.Settings
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	stored, err := json.Marshal(c.Stored)
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	err = s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, auto_sync = $5, settings = $6 WHERE tenant_id = $1 AND id = $2`,
+			c.Tenant, c.ID, c.Name, c.Schedule, c.AutoSync, string(stored))
+		if err != nil {
+			return err
+		}
+		if err := tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, changes, by); err != nil {
+			return err
+		}
+		return setDue(ctx, tx, c.Tenant, c.ID)
+	})
+	if err != nil {
+		return fmt.Errorf("set connection %d: %w", c.ID, err)
+	}
+	return nil
+}
+
+// change is one fact a person changed.
+type change struct{ field, was, became string }
+
+// tell writes what a person changed to the history.
+func tell(ctx context.Context, tx *sqlx.Tx, tenant int64, connection *int64, entity string, id int64, changes []change, by By) error {
+	for _, c := range changes {
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
+			VALUES ($1, $2, $3, $4, $5, nullif($6, ''), nullif($7, ''), $8, $9)`,
+			tenant, connection, entity, id, c.field, c.was, c.became, by.User, by.Reason)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetCredentials replaces what a connection logs in with.
+func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credentials.Stored, by By) error {
+	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+		if err := putCredentials(ctx, tx, c.Tenant, c.ID, sealed); err != nil {
+			return err
+		}
+		return tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, []change{{"credentials", "", "replaced"}}, by)
+	})
+	if err != nil {
+		return fmt.Errorf("connection %d: store credentials: %w", c.ID, err)
+	}
+	return nil
+}
+
+func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, sealed credentials.Stored) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO credentials (tenant_id, connection_id, key_id, box) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box,
+			version = credentials.version + 1, renewing_since = NULL, updated_at = now()`, tenant, connection, sealed.KeyID, sealed.Box)
+	return err
+}

@@ -1,0 +1,214 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/centime/contactsync/internal/connector"
+)
+
+// Rows are rows of a view, for people: columns in the view's order.
+type Rows struct {
+	Columns []string
+	Values  [][]any // string, bool, int64, time.Time or nil
+}
+
+// A Listing is a view that can be listed, with the filters it takes.
+type Listing struct {
+	query string
+	order string
+}
+
+// What can be listed. Ids are bigint and end in _id.
+var (
+	Tenants     = Listing{`SELECT tenant_id, name, time_zone, role_count AS roles, created_at FROM tenants`, "tenant_id"}
+	Connections = Listing{`SELECT * FROM connection_status`, "tenant_id, connection_id"}
+	Runs        = Listing{`SELECT * FROM run_history`, "run_id DESC"}
+	Customers   = Listing{`SELECT * FROM customer_directory`, "tenant_id, name, customer_id"}
+	Contacts    = Listing{`SELECT * FROM contact_directory`, "tenant_id, customer_name, name, customer_contact_id"}
+	Recipients  = Listing{`SELECT * FROM recipients`, "tenant_id, customer_id, communication_type, email"}
+	Roles       = Listing{`
+		SELECT r.tenant_id, r.id AS role_id, r.name AS role, r.invoice_presentment, r.communication_contact,
+			(SELECT string_agg(DISTINCT n.erp || ': ' || m.erp_role_name, ', ') FROM role_mappings m
+				JOIN connections n ON n.tenant_id = m.tenant_id AND n.id = m.connection_id
+				WHERE m.tenant_id = r.tenant_id AND m.role_id = r.id) AS erp_roles,
+			(SELECT count(*) FROM effective_roles e WHERE e.tenant_id = r.tenant_id AND e.role_id = r.id) AS customer_contacts
+		FROM roles r`, "tenant_id, role"}
+	Issues = Listing{`
+		SELECT i.tenant_id, i.id AS issue_id, i.connection_id, i.record_kind, i.record_id AS record_erp_id, i.field, i.reason, i.count, i.opened_at,
+			i.opened_by_run AS opened_by_run_id FROM issues i WHERE i.closed_at IS NULL`, "connection_id, issue_id"}
+	Held = Listing{`
+		SELECT h.tenant_id, h.id AS hold_id, h.connection_id, h.cause, h.opened_at, h.opened_by_run AS opened_by_run_id, i.kind, i.reason, i.added_at,
+			coalesce(cu.erp_id, co.erp_id, lc.erp_id) AS record_erp_id, coalesce(cu.name, co.name, lc.name) AS name
+		FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
+		LEFT JOIN customers cu ON i.kind = 'customer' AND cu.tenant_id = i.tenant_id AND cu.id = i.entity_id
+		LEFT JOIN contacts co ON i.kind = 'contact' AND co.tenant_id = i.tenant_id AND co.id = i.entity_id
+		LEFT JOIN customer_contacts cc ON i.kind = 'link' AND cc.tenant_id = i.tenant_id AND cc.id = i.entity_id
+		LEFT JOIN contacts lc ON lc.tenant_id = cc.tenant_id AND lc.id = cc.contact_id
+		WHERE h.state = 'open'`, "hold_id, kind, name"}
+	Points = Listing{`
+		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day, last_day FROM contact_points`,
+		"contact_id, kind, field, place"}
+	Requests = Listing{`SELECT tenant_id, run_id, requested_at, mode, trigger, requested_by, reason FROM run_requests`, "run_id, requested_at"}
+)
+
+// Filter keeps rows whose column has a value; Contains compares text without case.
+type Filter struct {
+	Column   string
+	Value    any
+	Contains bool
+}
+
+// List reads a listing with all its filters. Limit 0 means all rows.
+func (s *Store) List(ctx context.Context, l Listing, limit, offset int, filters ...Filter) (Rows, error) {
+	query, args := "SELECT * FROM ("+l.query+") AS l", []any{}
+	var where []string
+	for _, f := range filters {
+		args = append(args, f.Value)
+		if f.Contains {
+			where = append(where, fmt.Sprintf(`position(lower($%d) in lower(l.%s)) > 0`, len(args), f.Column))
+		} else {
+			where = append(where, fmt.Sprintf(`l.%s = $%d`, f.Column, len(args)))
+		}
+	}
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	query += " ORDER BY " + l.order
+	if limit > 0 {
+		query += fmt.Sprintf(" LIMIT %d OFFSET %d", limit, offset)
+	}
+	var out Rows
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		out = Rows{}
+		rows, err := tx.QueryxContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		if out.Columns, err = rows.Columns(); err != nil {
+			return err
+		}
+		for rows.Next() {
+			values, err := rows.SliceScan()
+			if err != nil {
+				return err
+			}
+			for i, v := range values {
+				switch v := v.(type) {
+				case []byte:
+					values[i] = string(v)
+				case time.Time:
+					values[i] = v.UTC()
+				}
+			}
+			out.Values = append(out.Values, values)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return Rows{}, fmt.Errorf("list: %w", err)
+	}
+	return out, nil
+}
+
+// RunState is a run as it goes on, for whoever waits for it.
+type RunState struct {
+	ID         int64      `db:"id"`
+	Connection int64      `db:"connection_id"`
+	Name       string     `db:"name"`
+	ERP        string     `db:"erp"`
+	Mode       Mode       `db:"mode"`
+	Status     string     `db:"status"`
+	Read       int64      `db:"read"`
+	Created    int64      `db:"created"`
+	Updated    int64      `db:"updated"`
+	Unchanged  int64      `db:"unchanged"`
+	Ignored    int64      `db:"ignored"`
+	Refused    int64      `db:"refused"`
+	WithIssue  int64      `db:"with_issue"`
+	Gone       int64      `db:"deactivated"`
+	Held       int64      `db:"held"`
+	Calls      int64      `db:"erp_calls"`
+	Claims     int64      `db:"fencing"`
+	ErrorKind  *string    `db:"error_kind"`
+	Error      *string    `db:"error"`
+	Hint       *string    `db:"hint"`
+	NotBefore  *time.Time `db:"not_before"`
+	QueuedAt   time.Time  `db:"queued_at"`
+	StartedAt  *time.Time `db:"started_at"`
+	FinishedAt *time.Time `db:"finished_at"`
+	Now        time.Time  `db:"now"`
+	State      string     `db:"state"`
+}
+
+// Over says whether the run has ended, one way or another.
+func (r RunState) Over() bool {
+	return r.Status == "succeeded" || r.Status == "failed" || r.Status == "cancelled"
+}
+
+// Denied says whether the run ended because a person must act on the connection.
+func (r RunState) Denied() bool { return r.ErrorKind != nil && *r.ErrorKind == string(connector.Denied) }
+
+// Run reads one run.
+func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
+	var r RunState
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return notFound(tx.GetContext(ctx, &r, `
+			SELECT r.id, r.connection_id, n.name, n.erp, r.mode, r.status, r.read, r.created, r.updated, r.unchanged, r.ignored, r.refused, r.with_issue,
+				r.deactivated, r.held, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
+				now() AS now, n.state
+			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
+	})
+	if err != nil {
+		return RunState{}, fmt.Errorf("read run %d: %w", id, err)
+	}
+	return r, nil
+}
+
+// SetRole changes which mail a role gets; it holds at once. Nil leaves a type as it is.
+func (s *Store) SetRole(ctx context.Context, tenant int64, role string, invoice, communication *bool, by By) error {
+	err := s.in(ctx, asApp, tenant, func(tx *sqlx.Tx) error {
+		var was struct {
+			ID            int64 `db:"id"`
+			Invoice       bool  `db:"invoice_presentment"`
+			Communication bool  `db:"communication_contact"`
+		}
+		err := tx.GetContext(ctx, &was, `SELECT id, invoice_presentment, communication_contact FROM roles
+			WHERE tenant_id = $1 AND (id::text = $2 OR lower(name) = lower($2)) ORDER BY id::text = $2 DESC LIMIT 1 FOR UPDATE`, tenant, role)
+		if err != nil {
+			return notFound(err, fmt.Sprintf("role %q", role))
+		}
+		now := was
+		if invoice != nil {
+			now.Invoice = *invoice
+		}
+		if communication != nil {
+			now.Communication = *communication
+		}
+		var changes []change
+		if now.Invoice != was.Invoice {
+			changes = append(changes, change{"invoice_presentment", fmt.Sprint(was.Invoice), fmt.Sprint(now.Invoice)})
+		}
+		if now.Communication != was.Communication {
+			changes = append(changes, change{"communication_contact", fmt.Sprint(was.Communication), fmt.Sprint(now.Communication)})
+		}
+		if len(changes) == 0 {
+			return nil
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE roles SET invoice_presentment = $3, communication_contact = $4 WHERE tenant_id = $1 AND id = $2`,
+			tenant, was.ID, now.Invoice, now.Communication)
+		if err != nil {
+			return err
+		}
+		return tell(ctx, tx, tenant, nil, "role", was.ID, changes, by)
+	})
+	if err != nil {
+		return fmt.Errorf("set role: %w", err)
+	}
+	return nil
+}
