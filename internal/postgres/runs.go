@@ -423,7 +423,7 @@ func (s *Store) Yield(ctx context.Context, step Step, calls int) (HandOut, error
 			return err
 		}
 		return tx.GetContext(ctx, &next, `
-			UPDATE runs SET lease_until = NULL, delivery = delivery + 1, handed_out_at = now(), attempts = 0, erp_calls = erp_calls + $3
+			UPDATE runs SET lease_until = NULL, delivery = delivery + 1, handed_out_at = now(), attempts = greatest(attempts - 1, 0), erp_calls = erp_calls + $3
 			WHERE tenant_id = $1 AND id = $2 RETURNING id, delivery, trigger`, step.Tenant, step.Run, calls)
 	})
 	if err != nil {
@@ -432,7 +432,8 @@ func (s *Store) Yield(ctx context.Context, step Step, calls int) (HandOut, error
 	return next, nil
 }
 
-// Wait gives the lease up until a moment from now; the scheduler hands the run out then. cause is shown meanwhile.
+// Wait gives the lease up until a moment from now; the scheduler hands the run out then. cause is shown meanwhile; it is
+// nil where nothing failed.
 func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause error, calls int) error {
 	kind, text, hint := describe(cause)
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -441,8 +442,8 @@ func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause erro
 		}
 		_, err := tx.ExecContext(ctx, `
 			UPDATE runs SET status = 'waiting', lease_until = NULL, handed_out_at = NULL, not_before = now() + $3 * interval '1 microsecond',
-				erp_calls = erp_calls + $4, error_kind = $5, error = $6, hint = $7,
-				attempts = attempts - CASE WHEN $5 = 'throttled' THEN 1 ELSE 0 END,
+				erp_calls = erp_calls + $4, error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, ''),
+				attempts = attempts - CASE WHEN $5 IN ('throttled', '') THEN 1 ELSE 0 END,
 				throttled_since = CASE WHEN $5 = 'throttled' THEN coalesce(throttled_since, now()) END
 			WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, d.Microseconds(), calls, kind, text, hint)
 		return err
@@ -455,6 +456,9 @@ func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause erro
 
 // describe turns an error into what is stored of it.
 func describe(err error) (kind connector.ErrorKind, text, hint string) {
+	if err == nil {
+		return "", "", ""
+	}
 	if e, ok := errors.AsType[*connector.Error](err); ok {
 		hint = e.Hint
 	}
@@ -472,11 +476,7 @@ func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) err
 }
 
 func (s *Store) end(ctx context.Context, step Step, status string, cause error, calls int) error {
-	var kind connector.ErrorKind
-	var text, hint string
-	if cause != nil {
-		kind, text, hint = describe(cause)
-	}
+	kind, text, hint := describe(cause)
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err

@@ -1,0 +1,337 @@
+// Package syncing works a run, one bounded step at a time: it claims the run, pulls pages, has each saved with its
+// checkpoint, and at the end lets go what goes or has it held.
+package syncing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/postgres"
+)
+
+const (
+	// maxAttempts is how often a run is claimed without saving a page before it fails; the waits between them add up to
+	// about an hour.
+	maxAttempts = 10
+	// maxThrottled is how long a run may be refused for being too fast before it fails and frees its place.
+	maxThrottled = 15 * time.Minute
+	// throttledWait is how long to wait where neither the ERP nor its connector says.
+	throttledWait = time.Minute
+	// maxBeganAgain is how often a run may find its cursor expired.
+	maxBeganAgain = 2
+	// lastWords bounds what is written after a step was told to stop.
+	lastWords = 5 * time.Second
+)
+
+// Worker works steps of runs. All fields but Transport and Backoff are needed.
+type Worker struct {
+	Store      *postgres.Store
+	Connectors map[string]connector.Connector // by Name
+	Ring       *credentials.Ring
+	Log        *slog.Logger
+	Lease      time.Duration
+	Step       time.Duration
+	// Draining is closed when the process is to end: steps end at their next page and hand their runs on.
+	Draining <-chan struct{}
+	// Transport carries requests to ERPs; nil: http.DefaultTransport.
+	Transport http.RoundTripper
+	// Backoff is the wait after the given number of attempts; nil: 5 s doubling up to 10 min, with jitter.
+	Backoff func(attempts int) time.Duration
+}
+
+// Work does one step of a run. What became of it is in Postgres when it returns; next is the delivery that the caller hands
+// to the queue, nil if there is nothing to hand on. A lost or repeated delivery does no harm: at most one claim succeeds.
+func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postgres.HandOut) {
+	log := w.Log.With("run_id", run)
+	claimed, err := w.Store.Claim(ctx, run, delivery, w.Lease)
+	if errors.Is(err, postgres.ErrNotYours) {
+		log.DebugContext(ctx, "delivery is not current", "delivery", delivery)
+		return nil
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "claim failed; the scheduler hands the run out again", "error", err)
+		return nil
+	}
+	log = log.With("connection_id", claimed.Connection, "tenant_id", claimed.Tenant, "erp", claimed.ERP)
+	log.InfoContext(ctx, "step begins", "mode", claimed.Mode, "attempt", claimed.Attempts)
+	s := &step{w: w, c: claimed, log: log, ends: time.Now().Add(w.Step)}
+
+	held, release := context.WithCancelCause(ctx)
+	beats := make(chan struct{})
+	go func() {
+		defer close(beats)
+		s.heartbeat(held, release)
+	}()
+	err = s.run(held)
+	lost := errors.Is(context.Cause(held), postgres.ErrLeaseLost) || errors.Is(err, postgres.ErrLeaseLost)
+	release(nil)
+	<-beats
+	if lost {
+		log.WarnContext(ctx, "lease lost: another worker goes on")
+		return nil
+	}
+	// From here on only the outcome is written, also when the step's context is over.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	next, err = s.conclude(last, err)
+	if err != nil {
+		log.ErrorContext(last, "the step's outcome could not be written; the scheduler hands the run out again", "error", err)
+	}
+	return next
+}
+
+// errStopped ends a step between two pages; its run goes on from its checkpoint.
+var errStopped = errors.New("step stopped")
+
+// step is one claim of a run.
+type step struct {
+	w     *Worker
+	c     *postgres.Claimed
+	log   *slog.Logger
+	ends  time.Time
+	calls atomic.Int64 // data requests since the last write
+
+	cancelled, paused atomic.Bool
+}
+
+// heartbeat renews the lease until ctx ends. It ends the step when the lease is lost, or could not be renewed in time.
+func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
+	tick := time.NewTicker(s.w.Lease / 4)
+	defer tick.Stop()
+	until := time.Now().Add(s.w.Lease)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		renewal, cancel := context.WithDeadline(ctx, until)
+		wish, err := s.w.Store.Renew(renewal, s.c.Step, s.w.Lease)
+		cancel()
+		switch {
+		case err == nil:
+			until = asked.Add(s.w.Lease)
+			s.cancelled.Store(wish.Cancel)
+			s.paused.Store(wish.Pause)
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, postgres.ErrLeaseLost) || !time.Now().Before(until):
+			lose(postgres.ErrLeaseLost)
+			return
+		default:
+			s.log.WarnContext(ctx, "lease not renewed yet", "error", err)
+		}
+	}
+}
+
+func (s *step) stop() bool {
+	select {
+	case <-s.w.Draining:
+		return true
+	default:
+		return s.cancelled.Load() || s.paused.Load() || !time.Now().Before(s.ends)
+	}
+}
+
+// run pulls and finishes. A nil error means that the run is over.
+func (s *step) run(ctx context.Context) error {
+	source, lookups, err := s.open()
+	if err != nil {
+		return err
+	}
+	for {
+		if !s.c.Pulled {
+			err = s.pull(ctx, source)
+		}
+		if err == nil {
+			return s.finish(ctx, source, lookups)
+		}
+		if connector.KindOf(err) != connector.Expired || s.c.BeganAgain >= maxBeganAgain {
+			return err
+		}
+		s.log.InfoContext(ctx, "cursor expired: listing everything", "error", err)
+		if err := s.w.Store.ListAgain(ctx, s.c); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *step) open() (connector.Source, bool, error) {
+	erp, ok := s.w.Connectors[s.c.ERP]
+	if !ok {
+		return nil, false, &connector.Error{
+			Kind: connector.Misconfigured, Step: "open connection", Message: fmt.Sprintf("this worker has no connector for %s", s.c.ERP),
+			Hint: "Give the worker this ERP's settings, such as QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET, and start it again.",
+		}
+	}
+	s.c.ERPLabel = erp.Label()
+	place := credentials.Place{Table: "credentials", Tenant: s.c.Tenant, Connection: s.c.Connection}
+	source := erp.Open(connector.Account{
+		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
+		Tokens: credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, s.c.Settings.TokenURL),
+		Called: func(context.Context) error { s.calls.Add(1); return nil },
+	})
+	return source, true, nil
+}
+
+// fetched is a page on its way from the ERP to Postgres.
+type fetched struct {
+	page connector.Page
+	err  error
+}
+
+// fetch pulls ahead by one page, so that fetching overlaps saving. It ends when ctx does.
+func fetch(ctx context.Context, source connector.Source, p connector.Pull, to chan<- fetched) {
+	defer close(to)
+	send := func(f fetched) bool {
+		select {
+		case to <- f:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			send(fetched{err: fmt.Errorf("pull: the connector panicked: %v", r)})
+		}
+	}()
+	for page, err := range source.Pull(ctx, p) {
+		if !send(fetched{page, err}) || err != nil || page.End != nil {
+			return
+		}
+	}
+}
+
+// pull saves page after page until the end of the listing.
+func (s *step) pull(ctx context.Context, source connector.Source) error {
+	fetching, leave := context.WithCancel(ctx)
+	pages := make(chan fetched)
+	go fetch(fetching, source, connector.Pull{Since: s.c.Since, Resume: s.c.Resume}, pages)
+	defer func() {
+		leave()
+		for range pages { //nolint:revive // wait for the fetch to end: nothing of it may outlive the step
+		}
+	}()
+	for f := range pages {
+		if f.err != nil {
+			return f.err
+		}
+		counts, err := s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+		if err != nil {
+			return err
+		}
+		s.c.Attempts, s.c.ThrottledSince, s.c.Resume = 0, time.Time{}, f.page.Next
+		s.log.DebugContext(ctx, "page saved", "read", counts.Read(), "created", counts.Created, "updated", counts.Updated)
+		if f.page.End != nil {
+			s.c.Pulled = true
+			return nil
+		}
+		if s.stop() {
+			return errStopped
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return &connector.Error{Kind: connector.Transient, Step: "pull", Message: "the connector's pages stopped without an end"}
+}
+
+// taken is the number of calls since it was last asked.
+func (s *step) taken() int { return int(s.calls.Swap(0)) }
+
+// finish looks up what would go for being missing, unless the brake holds, and ends the run.
+func (s *step) finish(ctx context.Context, source connector.Source, lookups bool) error {
+	for {
+		brake, err := s.w.Store.Brake(ctx, s.c.Step, s.c.Settings)
+		if err != nil {
+			return err
+		}
+		if brake.Cause != "" {
+			s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", brake.Cause)
+		}
+		for _, chunk := range postgres.Chunks(brake.Missing) {
+			if s.stop() {
+				return errStopped
+			}
+			keys := make([]connector.Key, 0, len(chunk))
+			for _, m := range chunk {
+				keys = append(keys, m.Key)
+			}
+			found, err := source.Lookup(ctx, keys)
+			if errors.Is(err, errors.ErrUnsupported) {
+				lookups = false
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if err := s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()); err != nil {
+				return err
+			}
+			s.c.Attempts = 0
+		}
+		err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+		if !errors.Is(err, postgres.ErrNotLookedUp) {
+			return err
+		}
+	}
+}
+
+// conclude writes what became of the step.
+func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, error) {
+	store, calls := s.w.Store, s.taken()
+	kind := connector.KindOf(err)
+	switch {
+	case err == nil:
+		s.log.InfoContext(ctx, "run succeeded")
+		return nil, nil
+	case s.cancelled.Load():
+		s.log.InfoContext(ctx, "run cancelled")
+		return nil, store.Cancelled(ctx, s.c.Step, calls)
+	case s.paused.Load():
+		s.log.InfoContext(ctx, "connection paused, the run waits")
+		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
+	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Now().After(s.ends):
+		s.log.InfoContext(ctx, "step ends, the run goes on")
+		next, err := store.Yield(ctx, s.c.Step, calls)
+		if err != nil {
+			return nil, err
+		}
+		return &next, nil
+	}
+	log := s.log.With("kind", kind, "error", err)
+	switch {
+	case kind == connector.Throttled && (s.c.ThrottledSince.IsZero() || time.Since(s.c.ThrottledSince) < maxThrottled):
+		wait := throttledWait
+		if e, ok := errors.AsType[*connector.Error](err); ok && e.RetryAfter > 0 {
+			wait = e.RetryAfter
+		}
+		log.WarnContext(ctx, "throttled: waiting", "wait", wait)
+		return nil, store.Wait(ctx, s.c.Step, wait, err, calls)
+	case kind == connector.Transient && s.c.Attempts < maxAttempts:
+		wait := s.backoff()
+		log.WarnContext(ctx, "trying again later", "wait", wait, "attempts", s.c.Attempts)
+		return nil, store.Wait(ctx, s.c.Step, wait, err, calls)
+	}
+	log.ErrorContext(ctx, "run failed")
+	return nil, store.Fail(ctx, s.c.Step, err, calls)
+}
+
+func (s *step) backoff() time.Duration {
+	attempts := max(s.c.Attempts, 1)
+	if s.w.Backoff != nil {
+		return s.w.Backoff(attempts)
+	}
+	d := min(5*time.Second<<(attempts-1), 10*time.Minute)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter needs no secrecy
+}
