@@ -389,3 +389,21 @@ func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 			version = credentials.version + 1, renewing_since = NULL, updated_at = now()`, tenant, connection, sealed.KeyID, sealed.Box)
 	return err
 }
+
+// SealedCredentials names credentials of a connection.
+type SealedCredentials struct {
+	Tenant     int64 `db:"tenant_id"`
+	Connection int64 `db:"connection_id"`
+}
+
+// Sealed lists the credentials that another key than this one has sealed.
+func (s *Store) Sealed(ctx context.Context, unlessKey string) ([]SealedCredentials, error) {
+	var out []SealedCredentials
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		return tx.SelectContext(ctx, &out, `SELECT tenant_id, connection_id FROM credentials WHERE key_id <> $1 ORDER BY connection_id`, unlessKey)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list credentials: %w", err)
+	}
+	return out, nil
+}

@@ -152,7 +152,9 @@ func (r RunState) Over() bool {
 }
 
 // Denied says whether the run ended because a person must act on the connection.
-func (r RunState) Denied() bool { return r.ErrorKind != nil && *r.ErrorKind == string(connector.Denied) }
+func (r RunState) Denied() bool {
+	return r.ErrorKind != nil && *r.ErrorKind == string(connector.Denied)
+}
 
 // Run reads one run.
 func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {

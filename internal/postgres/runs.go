@@ -517,4 +517,3 @@ func (s *Store) CancelRun(ctx context.Context, run int64) (status string, err er
 	}
 	return status, nil
 }
-

@@ -1,0 +1,616 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/settings"
+)
+
+type migrateCmd struct{}
+
+func (migrateCmd) Help() string {
+	return "Example: MIGRATIONS_DATABASE_URL=postgres://owner@db:5432/contactsync?sslmode=verify-full syncctl migrate"
+}
+
+func (migrateCmd) Run(a *app) error {
+	url, err := a.MigrationsURL()
+	if err != nil {
+		return err
+	}
+	if err := postgres.Migrate(a.ctx, url); err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"migrated": true}, "The schema is up to date.")
+	return nil
+}
+
+type keyCmds struct {
+	New    keyNewCmd    `cmd:"" help:"Make a key for CREDENTIALS_KEY."`
+	Reseal keyResealCmd `cmd:"" help:"Seal all credentials with the first key of CREDENTIALS_KEY."`
+}
+
+type keyNewCmd struct{}
+
+func (keyNewCmd) Help() string {
+	return "Put the new key before the others: CREDENTIALS_KEY=\"$(syncctl key new),$CREDENTIALS_KEY\". Restart all workers with it, " +
+		"then `syncctl key reseal`; after that the old keys can go."
+}
+
+func (keyNewCmd) Run(a *app) error {
+	key := credentials.NewKey()
+	a.out.say(map[string]any{"key": key}, "%s", key)
+	return nil
+}
+
+type keyResealCmd struct{}
+
+func (keyResealCmd) Help() string { return "Example: syncctl key reseal" }
+
+func (keyResealCmd) Run(a *app) error {
+	store, err := a.db()
+	if err != nil {
+		return err
+	}
+	ring, err := a.Ring()
+	if err != nil {
+		return err
+	}
+	sealed, err := store.Sealed(a.ctx, ring.Primary())
+	if err != nil {
+		return err
+	}
+	for _, s := range sealed {
+		about := place(s.Tenant, s.Connection)
+		_, err := store.Vault(s.Tenant, s.Connection).Renew(a.ctx, func(_ context.Context, was credentials.Stored) (credentials.Stored, error) {
+			open, err := ring.Unpack(was, about)
+			if err != nil {
+				return credentials.Stored{}, err
+			}
+			return ring.Pack(open, about)
+		})
+		if err != nil && !errors.Is(err, credentials.ErrNone) {
+			return fmt.Errorf("connection %d: %w", s.Connection, err)
+		}
+	}
+	a.out.say(map[string]any{"resealed": len(sealed)}, "Sealed %d credentials with key %s.", len(sealed), ring.Primary())
+	return nil
+}
+
+func place(tenant, connection int64) credentials.Place {
+	return credentials.Place{Table: "credentials", Tenant: tenant, Connection: connection}
+}
+
+type tenantCmds struct {
+	Add  tenantAddCmd  `cmd:"" help:"Add a tenant."`
+	List tenantListCmd `cmd:"" help:"List tenants."`
+}
+
+type tenantAddCmd struct {
+	Name     string `arg:"" help:"Its name."`
+	TimeZone string `help:"IANA time zone of its days." default:"UTC"`
+}
+
+func (tenantAddCmd) Help() string {
+	return "Example: syncctl tenant add 'Northern Kelp' --time-zone America/Chicago"
+}
+
+func (c tenantAddCmd) Run(a *app) error {
+	store, err := a.db()
+	if err != nil {
+		return err
+	}
+	id, err := store.AddTenant(a.ctx, c.Name, c.TimeZone)
+	if err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"tenant_id": fmt.Sprint(id)}, "Tenant %d: %s", id, c.Name)
+	return nil
+}
+
+type page struct {
+	Limit  int `help:"How many rows at most." default:"100"`
+	Offset int `help:"How many rows to pass over."`
+}
+
+// next is the offset of the following page, if there may be one.
+func (p page) next(rows postgres.Rows) string {
+	if p.Limit > 0 && len(rows.Values) == p.Limit {
+		return fmt.Sprint(p.Offset + p.Limit)
+	}
+	return ""
+}
+
+type tenantListCmd struct{ page }
+
+func (tenantListCmd) Help() string { return "Example: syncctl tenant list --json" }
+
+func (c tenantListCmd) Run(a *app) error {
+	return a.list("tenants", postgres.Tenants, c.page, nil, "tenant_id", "name", "time_zone", "roles", "created_at")
+}
+
+// list reads a page of a listing and prints it.
+func (a *app) list(name string, l postgres.Listing, p page, filters []postgres.Filter, people ...string) error {
+	store, err := a.db()
+	if err != nil {
+		return err
+	}
+	rows, err := store.List(a.ctx, l, p.Limit, p.Offset, filters...)
+	if err != nil {
+		return err
+	}
+	a.out.list(name, rows, p.next(rows), people...)
+	return nil
+}
+
+type connectionCmd struct {
+	Add         connectionAddCmd         `cmd:"" help:"Connect an ERP company: checks the credentials and queues the first full run."`
+	List        connectionListCmd        `cmd:"" help:"List connections and how they are."`
+	Show        connectionShowCmd        `cmd:"" help:"Show one connection."`
+	Check       connectionCheckCmd       `cmd:"" help:"Ask the ERP whose company the credentials open."`
+	Pause       connectionPauseCmd       `cmd:"" help:"Stop everything of a connection, at the next page."`
+	Resume      connectionResumeCmd      `cmd:"" help:"Go on after a pause, or try one that needs attention at once."`
+	Set         connectionSetCmd         `cmd:"" help:"Change name, schedule, auto_sync or settings."`
+	Credentials connectionCredentialsCmd `cmd:"" help:"Replace the credentials and try at once."`
+	Remove      connectionRemoveCmd      `cmd:"" help:"End access and mail; destroys the credentials, keeps the rows."`
+}
+
+type connectionAddCmd struct {
+	Tenant      string   `required:"" help:"Tenant, by id or name."`
+	ERP         string   `required:"" name:"erp" help:"quickbooks-online."`
+	Account     string   `required:"" help:"The ERP's own id of the company, such as the QuickBooks realm id."`
+	Name        string   `help:"Its name here; default: the company's name in the ERP."`
+	Schedule    string   `help:"'@every 1h', 'off', or five cron fields with CRON_TZ=ZONE before them." default:"@every 1h"`
+	Set         []string `help:"A setting, key=value; may be repeated." sep:"none"`
+	Paused      bool     `help:"Do not run yet."`
+	Credentials string   `required:"" help:"File with the credentials as JSON; - reads standard input."`
+}
+
+func (connectionAddCmd) Help() string {
+	return "Example: syncctl connection add --tenant 'Northern Kelp' --erp quickbooks-online --account 9130350000000001 --credentials kelp.json\n\n" +
+		"kelp.json holds {\"refresh_token\": \"…\"} for QuickBooks Online."
+}
+
+func (c connectionAddCmd) Run(a *app) error {
+	erp, err := a.connector(c.ERP)
+	if err != nil {
+		return err
+	}
+	stored, err := settings.Map{}.Change(c.Set)
+	if err != nil {
+		return misuse("%v", err)
+	}
+	set, err := settings.Read(stored)
+	if err != nil {
+		return misuse("%v", err)
+	}
+	login, err := readCredentials(a.Stdin, c.Credentials)
+	if err != nil {
+		return err
+	}
+	if err := erp.Validate(c.Account, login); err != nil {
+		return misuse("%v", err)
+	}
+	store, err := a.db()
+	if err != nil {
+		return err
+	}
+	ring, err := a.Ring()
+	if err != nil {
+		return err
+	}
+	tenant, err := store.FindTenant(a.ctx, c.Tenant)
+	if err != nil {
+		return err
+	}
+	// The check may spend the refresh token it was given, so what is stored is what the check leaves behind.
+	vault := &passing{}
+	about := place(tenant, 0)
+	if vault.stored, err = ring.Pack(login, about); err != nil {
+		return err
+	}
+	given := vault.stored.Version
+	source := erp.Open(connector.Account{
+		ID: c.Account, APIURL: set.APIURL, Called: func(context.Context) error { return nil },
+		Tokens: credentials.NewTokenSource(ring, vault, about, erp, set.TokenURL),
+	})
+	check, checkErr := source.Check(a.ctx)
+	rotated := vault.stored.Version != given
+	if checkErr != nil && !rotated {
+		return fmt.Errorf("nothing was added: %w", checkErr)
+	}
+	login, err = ring.Unpack(vault.stored, about)
+	if err != nil {
+		return err
+	}
+	name := c.Name
+	if name == "" {
+		name = check.Company
+	}
+	if name == "" {
+		name = c.Account
+	}
+	added, err := store.AddConnection(a.ctx, postgres.NewConnection{
+		Tenant: tenant, ERP: c.ERP, Account: c.Account, Name: name, Schedule: c.Schedule, Settings: stored, Paused: c.Paused || checkErr != nil,
+		Seal: func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
+	}, a.by)
+	if err != nil {
+		return err
+	}
+	if checkErr != nil {
+		return fmt.Errorf("connection %d was added paused, since its token was renewed and must not be lost; its check failed: %w",
+			added.Connection, checkErr)
+	}
+	fields := map[string]any{"connection_id": fmt.Sprint(added.Connection), "company": check.Company, "name": name, "known": added.Known}
+	text := fmt.Sprintf("Connection %d: %s (%s)", added.Connection, name, erp.Label())
+	if added.Known {
+		text += ", known from before, with its contacts and choices"
+	}
+	if added.Run != 0 {
+		fields["run_id"] = fmt.Sprint(added.Run)
+		text += fmt.Sprintf("\nFirst full run %d is queued: syncctl run watch %d", added.Run, added.Run)
+	}
+	a.out.say(fields, "%s", text)
+	return nil
+}
+
+// passing is a Vault in memory, for credentials that are not stored yet.
+type passing struct {
+	mu     sync.Mutex
+	stored credentials.Stored
+}
+
+func (p *passing) Read(context.Context) (credentials.Stored, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stored, nil
+}
+
+func (p *passing) Renew(ctx context.Context, renew func(context.Context, credentials.Stored) (credentials.Stored, error)) (credentials.Stored, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	renewed, err := renew(ctx, p.stored)
+	if err != nil {
+		return credentials.Stored{}, err
+	}
+	renewed.Version = p.stored.Version + 1
+	p.stored = renewed
+	return renewed, nil
+}
+
+// readCredentials reads a credentials file. Its content is never repeated in an error.
+func readCredentials(stdin io.Reader, file string) (connector.Credentials, error) {
+	var text []byte
+	var err error
+	if file == "-" {
+		text, err = io.ReadAll(io.LimitReader(stdin, 1<<20))
+	} else {
+		text, err = os.ReadFile(file) //nolint:gosec // the operator names the file
+	}
+	if err != nil {
+		return connector.Credentials{}, fmt.Errorf("read credentials: %w", err)
+	}
+	var c connector.Credentials
+	if err := json.Unmarshal(text, &c); err != nil {
+		return connector.Credentials{}, misuse("the credentials are not the JSON they should be, such as {\"refresh_token\": \"…\"}; nothing was changed")
+	}
+	return c, nil
+}
+
+var connectionColumns = []string{
+	"connection_id", "tenant_id", "erp", "name", "state", "last_attempt_outcome", "last_success_at", "next_due_at", "stale", "active_contacts", "open_issues", "held",
+}
+
+type connectionListCmd struct {
+	page
+	Tenant string `help:"Only of this tenant."`
+	State  string `help:"Only in this state." enum:",active,paused,needs_attention,removed" default:""`
+}
+
+func (connectionListCmd) Help() string {
+	return "Example: syncctl connection list --state needs_attention"
+}
+
+func (c connectionListCmd) Run(a *app) error {
+	filters, err := a.tenantFilter(c.Tenant)
+	if err != nil {
+		return err
+	}
+	if c.State != "" {
+		filters = append(filters, postgres.Filter{Column: "state", Value: c.State})
+	}
+	return a.list("connections", postgres.Connections, c.page, filters, connectionColumns...)
+}
+
+func (a *app) tenantFilter(idOrName string) ([]postgres.Filter, error) {
+	if idOrName == "" {
+		return nil, nil
+	}
+	store, err := a.db()
+	if err != nil {
+		return nil, err
+	}
+	id, err := store.FindTenant(a.ctx, idOrName)
+	if err != nil {
+		return nil, err
+	}
+	return []postgres.Filter{{Column: "tenant_id", Value: id}}, nil
+}
+
+// aConnection is the argument of commands about one connection.
+type aConnection struct {
+	Connection string `arg:"" help:"Connection, by id or name."`
+}
+
+func (c aConnection) find(a *app) (*postgres.Store, postgres.Connection, error) {
+	store, err := a.db()
+	if err != nil {
+		return nil, postgres.Connection{}, err
+	}
+	found, err := store.FindConnection(a.ctx, c.Connection)
+	return store, found, err
+}
+
+type connectionShowCmd struct{ aConnection }
+
+func (connectionShowCmd) Help() string { return "Example: syncctl connection show 'Northern Kelp'" }
+
+func (c connectionShowCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	of := postgres.Filter{Column: "connection_id", Value: found.ID}
+	rows, err := store.List(a.ctx, postgres.Connections, 1, 0, of)
+	if err != nil {
+		return err
+	}
+	runs, err := store.List(a.ctx, postgres.Runs, 5, 0, of)
+	if err != nil {
+		return err
+	}
+	if a.out.json {
+		shown := objects(rows)[0]
+		shown["settings"] = found.Stored
+		shown["runs"] = objects(runs)
+		a.out.document(shown)
+	} else {
+		a.out.show(rows, 0)
+		for _, name := range settings.Names() {
+			if v, ok := found.Stored[name]; ok {
+				a.out.say(nil, "%s = %s", name, v)
+			}
+		}
+		a.out.say(nil, "")
+		a.out.list("runs", runs, "", runColumns...)
+	}
+	if found.State == "needs_attention" {
+		a.outcome(attention)
+	}
+	return nil
+}
+
+type connectionCheckCmd struct{ aConnection }
+
+func (connectionCheckCmd) Help() string {
+	return "One call of the ERP. Example: syncctl connection check 'Northern Kelp'"
+}
+
+func (c connectionCheckCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	check, err := a.check(store, found)
+	if err != nil {
+		return err
+	}
+	fields := map[string]any{"account": check.Account, "company": check.Company, "rights": check.Rights, "notes": check.Notes}
+	text := fmt.Sprintf("The credentials open %s (account %s).", check.Company, check.Account)
+	for _, r := range check.Rights {
+		if !r.Readable {
+			text += fmt.Sprintf("\nMay not read %s: %s", r.Name, r.Fix)
+		}
+	}
+	for _, n := range check.Notes {
+		text += "\n" + n
+	}
+	a.out.say(fields, "%s", text)
+	return nil
+}
+
+// check asks the ERP with the stored credentials.
+func (a *app) check(store *postgres.Store, found postgres.Connection) (connector.Check, error) {
+	erp, err := a.connector(found.ERP)
+	if err != nil {
+		return connector.Check{}, err
+	}
+	ring, err := a.Ring()
+	if err != nil {
+		return connector.Check{}, err
+	}
+	set, err := found.Settings()
+	if err != nil {
+		return connector.Check{}, err
+	}
+	source := erp.Open(connector.Account{
+		ID: found.Account, APIURL: set.APIURL, Called: func(context.Context) error { return nil },
+		Tokens: credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, set.TokenURL),
+	})
+	check, err := source.Check(a.ctx)
+	if err != nil {
+		return connector.Check{}, fmt.Errorf("check connection %d: %w", found.ID, err)
+	}
+	return check, nil
+}
+
+type connectionPauseCmd struct{ aConnection }
+
+func (connectionPauseCmd) Help() string {
+	return "Example: syncctl connection pause 'Northern Kelp' --reason 'audit until Friday'. The schedule alone: connection set C auto_sync=false"
+}
+
+func (c connectionPauseCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	if found.State == "removed" {
+		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
+	}
+	if err := store.SetState(a.ctx, found, "paused", a.by); err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": "paused"},
+		"Connection %d is paused: a running run stops at its next page and goes on after `syncctl connection resume %d`.", found.ID, found.ID)
+	return nil
+}
+
+type connectionResumeCmd struct{ aConnection }
+
+func (connectionResumeCmd) Help() string { return "Example: syncctl connection resume 'Northern Kelp'" }
+
+func (c connectionResumeCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	if found.State == "removed" {
+		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
+	}
+	if err := store.SetState(a.ctx, found, "active", a.by); err != nil {
+		return err
+	}
+	return a.tryAtOnce(store, found, "resumed")
+}
+
+// tryAtOnce queues an incremental run and says so.
+func (a *app) tryAtOnce(store *postgres.Store, c postgres.Connection, what string) error {
+	run, _, err := store.QueueRun(a.ctx, postgres.Request{
+		Tenant: c.Tenant, Connection: c.ID, Mode: postgres.Incremental, Trigger: postgres.Manual, By: a.by.User, Reason: a.by.Reason,
+	})
+	if err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"connection_id": fmt.Sprint(c.ID), "state": "active", "run_id": fmt.Sprint(run)},
+		"Connection %d: %s. Run %d is queued: syncctl run watch %d", c.ID, what, run, run)
+	return nil
+}
+
+type connectionSetCmd struct {
+	aConnection
+	Values []string `arg:"" help:"key=value; name, schedule, auto_sync or a setting; key= goes back to the default."`
+}
+
+func (connectionSetCmd) Help() string {
+	return "Example: syncctl connection set 'Northern Kelp' schedule='CRON_TZ=America/New_York 0 6 * * 1-5' brake_percent=10"
+}
+
+func (c connectionSetCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	to, err := settable(found, c.Values)
+	if err != nil {
+		return misuse("%v; nothing was changed", err)
+	}
+	if err := store.Set(a.ctx, found, to, a.by); err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID)}, "Connection %d is changed; it holds from now on.", found.ID)
+	return nil
+}
+
+type connectionCredentialsCmd struct {
+	aConnection
+	File string `arg:"" help:"File with the credentials as JSON; - reads standard input."`
+}
+
+func (connectionCredentialsCmd) Help() string {
+	return "Example: syncctl connection credentials 'Northern Kelp' - <kelp.json"
+}
+
+func (c connectionCredentialsCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	if found.State == "removed" {
+		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
+	}
+	erp, err := a.connector(found.ERP)
+	if err != nil {
+		return err
+	}
+	ring, err := a.Ring()
+	if err != nil {
+		return err
+	}
+	login, err := readCredentials(a.Stdin, c.File)
+	if err != nil {
+		return err
+	}
+	if err := erp.Validate(found.Account, login); err != nil {
+		return misuse("%v; nothing was changed", err)
+	}
+	sealed, err := ring.Pack(login, place(found.Tenant, found.ID))
+	if err != nil {
+		return err
+	}
+	if err := store.SetCredentials(a.ctx, found, sealed, a.by); err != nil {
+		return err
+	}
+	check, err := a.check(store, found)
+	if err != nil {
+		return fmt.Errorf("the credentials are stored, but the ERP did not take them: %w", err)
+	}
+	if found.State == "paused" {
+		a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": found.State},
+			"The credentials open %s. Connection %d stays paused: syncctl connection resume %d", check.Company, found.ID, found.ID)
+		return nil
+	}
+	if err := store.SetState(a.ctx, found, "active", a.by); err != nil {
+		return err
+	}
+	return a.tryAtOnce(store, found, "the credentials open "+check.Company)
+}
+
+type connectionRemoveCmd struct {
+	aConnection
+	Yes bool `help:"Do not ask."`
+}
+
+func (connectionRemoveCmd) Help() string {
+	return "Example: syncctl connection remove 'Northern Kelp' --reason 'left Centime'"
+}
+
+func (c connectionRemoveCmd) Run(a *app) error {
+	store, found, err := c.find(a)
+	if err != nil {
+		return err
+	}
+	rows, err := store.List(a.ctx, postgres.Recipients, 0, 0, postgres.Filter{Column: "connection_id", Value: found.ID})
+	if err != nil {
+		return err
+	}
+	if err := a.confirm(fmt.Sprintf("Remove connection %d (%s)? %d addresses stop getting mail, and its credentials are destroyed.",
+		found.ID, found.Name, len(rows.Values)), c.Yes); err != nil {
+		return err
+	}
+	if err := store.SetState(a.ctx, found, "removed", a.by); err != nil {
+		return err
+	}
+	a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": "removed", "stopped": len(rows.Values)},
+		"Connection %d is removed: %d addresses stop getting mail. Its rows are kept; connecting the account again brings them back.",
+		found.ID, len(rows.Values))
+	return nil
+}
