@@ -186,7 +186,8 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 			CASE
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
-				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}') THEN 'links'
+				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
+					AND EXISTS (SELECT FROM unstated WHERE 'link' = ANY (by)) THEN 'links'
 				ELSE '' END AS empty_kind,
 			coalesce(n.rights <> r.end_rights, false) AS rights_changed
 		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)

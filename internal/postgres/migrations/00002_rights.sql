@@ -140,7 +140,7 @@ GRANT DELETE ON contactsync.contacts, contactsync.contact_points, contactsync.cu
 
 -- Ops and the scheduler.
 GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA contactsync TO contactsync_ops;
-GRANT DELETE ON contactsync.readers, contactsync.credentials, contactsync.roles, contactsync.role_choices, contactsync.contacts,
+GRANT DELETE ON contactsync.run_pages, contactsync.readers, contactsync.credentials, contactsync.roles, contactsync.role_choices, contactsync.contacts,
 	contactsync.contact_points, contactsync.customer_contacts TO contactsync_ops;
 
 -- Readers: what the views read, which they can name only through the views.
@@ -167,15 +167,14 @@ CREATE TRIGGER count_roles AFTER INSERT OR DELETE ON contactsync.roles FOR EACH 
 -- +goose StatementBegin
 CREATE FUNCTION contactsync.sync_maps_silently() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	IF current_user <> 'contactsync_sync' OR NEW.role_id IS NULL THEN
+	IF current_user <> 'contactsync_sync' THEN
 		RETURN NEW;
 	END IF;
-	IF TG_OP = 'UPDATE' THEN
-		IF NEW.role_id = OLD.role_id THEN
-			RETURN NEW;
-		ELSIF OLD.role_id IS NOT NULL THEN
-			RAISE EXCEPTION 'a sync may not change what an ERP role is mapped to' USING ERRCODE = 'insufficient_privilege';
-		END IF;
+	IF TG_OP = 'UPDATE' AND OLD.role_id IS NOT NULL AND NEW.role_id IS DISTINCT FROM OLD.role_id THEN
+		RAISE EXCEPTION 'a sync may not change what an ERP role is mapped to' USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	IF TG_OP = 'UPDATE' AND NEW.role_id IS NOT DISTINCT FROM OLD.role_id THEN
+		RETURN NEW;
 	END IF;
 	IF EXISTS (SELECT FROM contactsync.roles r WHERE r.tenant_id = NEW.tenant_id AND r.id = NEW.role_id
 		AND (r.invoice_presentment OR r.communication_contact)) THEN

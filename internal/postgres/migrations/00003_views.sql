@@ -127,7 +127,7 @@ FROM contactsync.runs;
 
 GRANT SELECT ON contactsync.effective_roles, contactsync.held_customer_contacts, public.recipients, public.contact_directory,
 	public.customer_directory, public.customers_without_recipient, public.connection_status, public.run_history
-	TO contactsync_sync, contactsync_app, contactsync_ops, contactsync_reader;
+	TO contactsync_app, contactsync_ops, contactsync_reader; -- not the sync: it may not read role choices
 GRANT SELECT ON public.contactsync_migrations TO PUBLIC; -- each program checks that it knows the schema
 
 -- +goose Down

@@ -1,0 +1,62 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+LINT_VERSION := v2.15.0
+# A linter built by an older Go than the module asks for refuses to work, hence Go's version in the name.
+LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
+
+.PHONY: help demo test check lint fmt gofmt vet build race services-stop clean
+
+help: ## this list
+	@while IFS= read -r line; do \
+	  if [[ $$line =~ ^([a-z-]+):.*##\ (.*)$$ ]]; then printf '  make %-14s %s\n' "$${BASH_REMATCH[1]}" "$${BASH_REMATCH[2]}"; fi; \
+	done <Makefile
+
+demo: build ## the whole system against simulated ERPs, until Ctrl-C; ONCE=1 ends by itself
+	@exports=$$(scripts/services start demo); eval "$$exports"
+	trap 'scripts/services stop demo' EXIT
+	bin/demo
+
+test: race ## all tests with the race detector; DATABASE_URL and REDIS_URL are used where set
+	@exports=$$(scripts/services start test); eval "$$exports"
+	go test -race ./...
+
+check: gofmt vet lint test ## what CI runs
+
+lint: $(LINT) ## golangci-lint
+	$(LINT) run ./...
+
+fmt: ## format the Go files
+	gofmt -w .
+
+build: ## the programs, into bin/
+	go build -o bin/ ./cmd/...
+
+services-stop: ## end the private Postgres and Redis servers
+	scripts/services stop demo
+	scripts/services stop test
+
+clean: ## end the private servers and delete their data, the programs and the linter
+	scripts/services remove demo
+	scripts/services remove test
+	rm -rf bin .local
+
+gofmt:
+	@unformatted=$$(gofmt -l .)
+	if [[ -n $$unformatted ]]; then printf 'not formatted, run make fmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
+
+vet:
+	go vet ./...
+
+# The race detector needs a C compiler and its headers.
+race:
+	@if ! $$(go env CC) -include stdlib.h -fsyntax-only -xc /dev/null 2>/dev/null; then scripts/install gcc libc6-dev; fi
+
+$(LINT):
+	@mkdir -p $(@D)
+	rm -f $(@D)/golangci-lint*
+	GOBIN=$(CURDIR)/$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv $(@D)/golangci-lint $@
+
+.ONESHELL:
