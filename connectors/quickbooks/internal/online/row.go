@@ -1,0 +1,227 @@
+package online
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/erphttp"
+)
+
+// row is a Customer as the query returns it. Only attributes that have a value are there. Unknown ones are passed over.
+type row struct {
+	ID       erphttp.Text `json:"Id"`
+	MetaData struct {
+		CreateTime, LastUpdatedTime erphttp.Text
+	}
+	DisplayName, CompanyName          erphttp.Text
+	GivenName, MiddleName, FamilyName erphttp.Text
+
+	Active, Job, BillWithParent, IsProject erphttp.Flag
+	ParentRef                              object
+
+	PrimaryEmailAddr, PrimaryPhone, AlternatePhone, Mobile, Fax, WebAddr object
+}
+
+// object is a member that holds one text under a name of its own.
+type object struct {
+	Text erphttp.Text
+	Odd  bool // there, and no object
+}
+
+func (o *object) UnmarshalJSON(b []byte) error {
+	*o = object{}
+	if string(b) == "null" {
+		return nil
+	}
+	if len(b) == 0 || b[0] != '{' {
+		o.Odd = true
+		return nil
+	}
+	var in struct {
+		Address, FreeFormNumber, URI, Value *erphttp.Text
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		o.Odd = true
+		return nil //nolint:nilerr // reported as a bad field
+	}
+	for _, t := range []*erphttp.Text{in.Address, in.FreeFormNumber, in.URI, in.Value} {
+		if t != nil {
+			o.Text = *t
+		}
+	}
+	o.Odd = o.Text.Odd
+	return nil
+}
+
+// answer is the reply to a query.
+type answer struct {
+	rows  []row
+	odd   int // elements that are no object
+	total *int64
+	time  time.Time // the server's clock when the request began; zero if unreadable
+}
+
+var errNoResponse = errors.New("no QueryResponse in it")
+
+// parseAnswer reads a body that judge found to be no fault. Empty results have no Customer key; a reply without a
+// QueryResponse is no answer, so that nothing absent is made of it.
+func parseAnswer(body []byte) (answer, error) {
+	var reply struct {
+		QueryResponse *struct {
+			Customer   []row
+			TotalCount *int64 `json:"totalCount"`
+		}
+		Time erphttp.Text `json:"time"`
+	}
+	err := json.Unmarshal(body, &reply)
+	var a answer
+	if _, odd := errors.AsType[*json.UnmarshalTypeError](err); odd {
+		return parseOdd(body)
+	}
+	if err != nil {
+		return a, err
+	}
+	if reply.QueryResponse == nil {
+		return a, errNoResponse
+	}
+	a.rows, a.total = reply.QueryResponse.Customer, reply.QueryResponse.TotalCount
+	a.time, _ = parseTime(reply.Time.Value)
+	return a, nil
+}
+
+// parseOdd reads a page of which some row has an unexpected shape, row by row.
+func parseOdd(body []byte) (answer, error) {
+	var reply struct {
+		QueryResponse *struct {
+			Customer []json.RawMessage
+		}
+		Time erphttp.Text `json:"time"`
+	}
+	var a answer
+	if err := json.Unmarshal(body, &reply); err != nil {
+		return a, err
+	}
+	if reply.QueryResponse == nil {
+		return a, errNoResponse
+	}
+	for _, raw := range reply.QueryResponse.Customer {
+		var r row
+		if len(raw) == 0 || raw[0] != '{' {
+			a.odd++
+			continue
+		}
+		// Members of an odd shape are left out; the rest of the row is read.
+		_ = json.Unmarshal(raw, &r) //nolint:errcheck // see above
+		a.rows = append(a.rows, r)
+	}
+	a.time, _ = parseTime(reply.Time.Value)
+	return a, nil
+}
+
+// parseTime reads a time with its offset. The service answers in US Pacific time for every company
+// (https://github.com/intuit/QuickBooks-V3-Java-SDK/issues/26), whose local clock repeats an hour each autumn: only instants
+// are compared.
+func parseTime(s string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.Year() < 1990 || t.Year() > 2200 {
+		return time.Time{}, false
+	}
+	return t.UTC(), true
+}
+
+// deletedSuffix is put behind the name of a customer that is made inactive
+// (ruckus/quickbooks-ruby: spec/fixtures/deleted_customer.xml).
+const deletedSuffix = " (deleted)"
+
+// add puts a row on a page: the customer, the contact its own record is, and their link.
+func (r *row) add(page *connector.Page) {
+	id := r.ID.Value
+	if id == "" {
+		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Customers}, Field: "Id", Reason: "missing_id"})
+		return
+	}
+	key := connector.Key{Kind: connector.Customers, ID: id}
+	text := func(field string, t erphttp.Text) string {
+		if t.Odd {
+			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_text"})
+		}
+		return t.Value
+	}
+	flag := func(field string, f erphttp.Flag, byDefault bool) bool {
+		if f.Odd {
+			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_a_boolean"})
+		}
+		if !f.Set {
+			return byDefault
+		}
+		return f.Value
+	}
+	inner := func(field string, o object) string {
+		if o.Odd {
+			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_text"})
+		}
+		return o.Text.Value
+	}
+
+	active := flag("Active", r.Active, true)
+	person := words(text("GivenName", r.GivenName), text("MiddleName", r.MiddleName), text("FamilyName", r.FamilyName))
+	name, company := text("DisplayName", r.DisplayName), text("CompanyName", r.CompanyName)
+	if !active {
+		name = strings.TrimSuffix(name, deletedSuffix)
+	}
+	for _, other := range []string{company, person} {
+		if strings.TrimSpace(name) == "" {
+			name = other
+		}
+	}
+	modified, readable := parseTime(text("MetaData.LastUpdatedTime", r.MetaData.LastUpdatedTime))
+	if !readable && !r.MetaData.LastUpdatedTime.Odd {
+		page.Bad = append(page.Bad, connector.Bad{Key: key, Field: "MetaData.LastUpdatedTime", Reason: "not_a_time"})
+	}
+	parent := inner("ParentRef", r.ParentRef)
+	kind := contact.Customer
+	switch {
+	case flag("IsProject", r.IsProject, false):
+		kind = contact.Project
+	case parent != "" || flag("Job", r.Job, false):
+		kind = contact.SubCustomer // or a job: QuickBooks Online does not tell them apart
+	}
+	page.Customers = append(page.Customers, connector.Customer{
+		ID: id, Name: name, ParentID: parent, BillWithParent: flag("BillWithParent", r.BillWithParent, false), Kind: kind, Active: active, ModifiedAt: modified,
+	})
+	own := connector.Contact{
+		ID: contact.OwnID(id), Name: person, GivenName: r.GivenName.Value, FamilyName: r.FamilyName.Value, Active: active, ModifiedAt: modified,
+	}
+	if own.Name == "" {
+		own.Name = name
+	}
+	for _, ch := range []struct {
+		kind  contact.PointKind
+		field string
+		value object
+	}{
+		{contact.Email, "PrimaryEmailAddr", r.PrimaryEmailAddr}, {contact.Phone, "PrimaryPhone", r.PrimaryPhone},
+		{contact.Phone, "AlternatePhone", r.AlternatePhone}, {contact.Mobile, "Mobile", r.Mobile}, {contact.Fax, "Fax", r.Fax},
+		{contact.Web, "WebAddr", r.WebAddr},
+	} {
+		if value := inner(ch.field, ch.value); value != "" {
+			own.Channels = append(own.Channels, connector.Channel{Kind: ch.kind, Field: ch.field, Value: value, Main: ch.kind == contact.Email})
+		}
+	}
+	page.Contacts = append(page.Contacts, own)
+	page.Links = append(page.Links, connector.Link{Customer: id, Contact: own.ID, StatedBy: key, Roles: []connector.ERPRole{connector.CompanyRole}})
+}
+
+func words(parts ...string) string {
+	var out []string
+	for _, p := range parts {
+		if p = strings.TrimSpace(p); p != "" {
+			out = append(out, p)
+		}
+	}
+	return strings.Join(out, " ")
+}

@@ -1,0 +1,172 @@
+// Package online is the wire of QuickBooks Online: its queries, answers, faults and tokens.
+package online
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/erphttp"
+)
+
+// RequestTimeout is a little more than the 120 s after which the service itself cuts a request off.
+const RequestTimeout = 130 * time.Second
+
+const (
+	apiURLProd   = "https://quickbooks.api.intuit.com"
+	minorVersion = "75" // lower ones act as 75 since August 2025
+	// pageSize is the most that a query returns; asking for more is rejected or cut.
+	pageSize = 1000
+	// longStatement is sent as a body, since URLs have limits.
+	longStatement = 1500
+)
+
+// Source reads the customers of one QuickBooks Online company.
+type Source struct {
+	account connector.Account
+	base    string // up to the realm
+	http    *erphttp.Client
+}
+
+var _ connector.Source = (*Source)(nil)
+
+// Open returns the Source of an account. It makes no request.
+func Open(a connector.Account) *Source {
+	api := strings.TrimRight(a.APIURL, "/")
+	if api == "" {
+		api = apiURLProd
+	}
+	realm := "/v3/company/" + url.PathEscape(a.ID)
+	is := func(path string) func(string) bool {
+		return func(p string) bool { return strings.HasSuffix(p, realm+path) }
+	}
+	selects := func(body []byte) bool { return strings.HasPrefix(strings.ToLower(string(body)), "select ") }
+	return &Source{account: a, base: api + realm, http: erphttp.New(a, RequestTimeout,
+		erphttp.Read{Method: http.MethodGet, Path: is("/query")},
+		erphttp.Read{Method: http.MethodPost, Path: is("/query"), Body: selects},
+		erphttp.Read{Method: http.MethodGet, Path: is("/companyinfo/" + url.PathEscape(a.ID))},
+	)}
+}
+
+// Check names the company. CompanyInfo.Id is "1" and not the realm, which is in the path.
+func (s *Source) Check(ctx context.Context) (connector.Check, error) {
+	const step = "read company"
+	reply, err := s.get(ctx, step, s.base+"/companyinfo/"+url.PathEscape(s.account.ID)+"?minorversion="+minorVersion, nil)
+	if err != nil {
+		return connector.Check{}, err
+	}
+	var info struct {
+		CompanyInfo *struct{ CompanyName erphttp.Text }
+	}
+	if err := json.Unmarshal(reply.Body, &info); err != nil || info.CompanyInfo == nil {
+		return connector.Check{}, unreadable(step, reply)
+	}
+	return connector.Check{Account: s.account.ID, Company: short(info.CompanyInfo.CompanyName.Value)}, nil
+}
+
+// Lookup reads customers by id, many to a call.
+func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Page, error) {
+	var ids []string
+	for _, k := range keys {
+		// An id of QuickBooks is a number in a string; anything else cannot be one of its customers.
+		if k.Kind == connector.Customers && k.ID != "" && strings.Trim(k.ID, "0123456789") == "" {
+			ids = append(ids, "'"+k.ID+"'")
+		}
+	}
+	var page connector.Page
+	if len(ids) == 0 {
+		return page, nil
+	}
+	if len(ids) > pageSize {
+		return page, &connector.Error{Kind: connector.Rejected, Step: "look up customers", Message: fmt.Sprintf("%d keys are too many", len(ids))}
+	}
+	a, err := s.query(ctx, "look up customers",
+		"select * from Customer where Id IN ("+strings.Join(ids, ", ")+") and Active IN (true, false) MAXRESULTS "+fmt.Sprint(pageSize))
+	if err != nil {
+		return page, err
+	}
+	a.fill(&page)
+	return page, nil
+}
+
+// query sends a statement and reads the answer.
+func (s *Source) query(ctx context.Context, step, statement string) (answer, error) {
+	address := s.base + "/query?minorversion=" + minorVersion
+	var body []byte
+	if len(statement) > longStatement {
+		body = []byte(statement)
+	} else {
+		address += "&query=" + url.QueryEscape(statement)
+	}
+	reply, err := s.get(ctx, step, address, body)
+	if err != nil {
+		return answer{}, err
+	}
+	a, err := parseAnswer(reply.Body)
+	if err != nil {
+		return answer{}, unreadable(step, reply)
+	}
+	return a, nil
+}
+
+func unreadable(step string, r erphttp.Reply) error {
+	return &connector.Error{Kind: connector.Transient, Step: step, Message: "200 with a body that is not whole or not the answer asked for", Trace: trace(r)}
+}
+
+// get sends a request. After a 401 it is sent once more with another token, unless a new one cannot help.
+func (s *Source) get(ctx context.Context, step, address string, body []byte) (erphttp.Reply, error) {
+	token, err := s.account.Tokens.Token(ctx)
+	if err != nil {
+		return erphttp.Reply{}, err
+	}
+	method, contentType := http.MethodGet, ""
+	if body != nil {
+		method, contentType = http.MethodPost, "application/text"
+	}
+	for try := 1; ; try++ {
+		reply, err := s.http.Do(ctx, step, method, address, contentType, body, token)
+		if err != nil {
+			return erphttp.Reply{}, err
+		}
+		err = judge(step, reply)
+		if err == nil {
+			return reply, nil
+		}
+		const userLostAccess = 120
+		if number, _ := faultIn(reply.Body).first(); try > 1 || reply.Status != http.StatusUnauthorized || number == userLostAccess {
+			return erphttp.Reply{}, err
+		}
+		if token, err = s.account.Tokens.Renewed(ctx, token); err != nil {
+			return erphttp.Reply{}, err
+		}
+	}
+}
+
+// fill puts an answer's rows on a page, each id once: of two rows the later one of the ERP's own clock counts.
+func (a *answer) fill(page *connector.Page) {
+	at := map[string]int{}
+	for i := range a.rows {
+		id := a.rows[i].ID.Value
+		if before, met := at[id]; met && id != "" {
+			was, _ := parseTime(a.rows[before].MetaData.LastUpdatedTime.Value)
+			now, _ := parseTime(a.rows[i].MetaData.LastUpdatedTime.Value)
+			if now.Before(was) {
+				continue
+			}
+		}
+		at[id] = i
+	}
+	for i := range a.rows {
+		if id := a.rows[i].ID.Value; id == "" || at[id] == i {
+			a.rows[i].add(page)
+		}
+	}
+	for range a.odd {
+		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: "not_an_object"})
+	}
+}

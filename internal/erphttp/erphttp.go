@@ -1,0 +1,141 @@
+// Package erphttp is HTTP for ERPs: it sends reads and nothing else, bounds what comes back, and says of a failure what can
+// be done about it.
+package erphttp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+)
+
+// maxBody is more than any page of any ERP: QuickBooks' 1000 customers are a little over 1 MB.
+const maxBody = 64 << 20
+
+// A Read is a request that a connector may send.
+type Read struct {
+	Method string
+	// Path says whether a path is meant.
+	Path func(path string) bool
+	// Body says whether a body reads; nil: there must be none.
+	Body func(body []byte) bool
+}
+
+// Client sends the reads of one account.
+type Client struct {
+	account connector.Account
+	reads   []Read
+	http    *http.Client
+}
+
+// New returns a client that refuses every request not among reads. timeout bounds a request with its whole answer.
+func New(account connector.Account, timeout time.Duration, reads ...Read) *Client {
+	transport := account.Transport
+	if transport == nil {
+		transport = shared
+	}
+	return &Client{account: account, reads: reads, http: &http.Client{
+		Transport: transport, Timeout: timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// shared keeps connections to ERPs open between the runs of a process.
+var shared = &http.Transport{
+	Proxy:               http.ProxyFromEnvironment,
+	DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+	TLSHandshakeTimeout: 10 * time.Second,
+	ForceAttemptHTTP2:   true,
+	MaxIdleConnsPerHost: 16,
+	IdleConnTimeout:     90 * time.Second,
+}
+
+// Reply is a whole answer, whatever its status.
+type Reply struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// RetryAfter is how long the answer asks to wait, 0 if it does not say.
+func (r Reply) RetryAfter() time.Duration {
+	if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(r.Header.Get("Retry-After")); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+// Do sends a request with a bearer token. What is not a read is refused before anything is sent (Rejected). An answer that
+// did not arrive whole is Transient. The error names step, and neither URL nor body.
+func (c *Client) Do(ctx context.Context, step, method, url, contentType string, body []byte, token string) (Reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return Reply{}, &connector.Error{Kind: connector.Rejected, Step: step, Message: "the request's address is wrong: check the setting api_url"}
+	}
+	if !c.allowed(req, body) {
+		return Reply{}, &connector.Error{Kind: connector.Rejected, Step: step, Message: fmt.Sprintf("%s is not one of this connector's reads, and was not sent", method)}
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "centime-contactsync/1")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.account.Called != nil {
+		if err := c.account.Called(ctx); err != nil {
+			return Reply{}, err
+		}
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return Reply{}, failure(ctx, step, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return Reply{}, failure(ctx, step, err)
+	}
+	if len(text) > maxBody {
+		return Reply{}, &connector.Error{Kind: connector.Transient, Step: step, Message: fmt.Sprintf("the answer is larger than %d MB", maxBody>>20)}
+	}
+	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: text}, nil
+}
+
+func (c *Client) allowed(req *http.Request, body []byte) bool {
+	for _, r := range c.reads {
+		if r.Method != req.Method || !r.Path(req.URL.Path) {
+			continue
+		}
+		if r.Body == nil && len(body) == 0 || r.Body != nil && r.Body(body) {
+			return true
+		}
+	}
+	return false
+}
+
+// failure says what kept an answer from arriving, without the URL that net/http puts into its errors.
+func failure(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", step, ctx.Err())
+	}
+	message := "the answer was cut off"
+	netErr, isNet := errors.AsType[net.Error](err)
+	opErr, isOp := errors.AsType[*net.OpError](err)
+	switch {
+	case isNet && netErr.Timeout():
+		message = "no answer in time"
+	case isOp && opErr.Op == "dial":
+		message = "the ERP cannot be reached"
+	}
+	return &connector.Error{Kind: connector.Transient, Step: step, Message: message}
+}
