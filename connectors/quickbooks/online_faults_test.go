@@ -1,0 +1,176 @@
+package quickbooks_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/erpsim"
+	"github.com/centime/contactsync/internal/erpsim/qbo"
+)
+
+// TestEachFaultHasItsKind: what section 8 of the error codes says can be done, in each form a fault comes in.
+func TestEachFaultHasItsKind(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[qbo.FaultKind]connector.ErrorKind{
+		qbo.ThrottleXML: connector.Throttled, qbo.ThrottleJSON: connector.Throttled, qbo.ThrottleGateway: connector.Throttled,
+		qbo.RootFault: connector.Transient, qbo.QueryFault: connector.Transient, qbo.XMLFault: connector.Transient,
+		qbo.InternalError: connector.Transient, qbo.HTML503: connector.Transient, qbo.Empty502: connector.Transient,
+		qbo.Truncated: connector.Transient, qbo.NotJSON: connector.Transient, qbo.Drop: connector.Transient,
+		qbo.UnknownRequest: connector.Rejected, qbo.UserLost: connector.Denied, qbo.Forbidden: connector.Denied,
+		qbo.Suspended: connector.Denied, qbo.ExpiredToken: connector.Denied, qbo.ExpiredTokenXML: connector.Denied,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, qbo.Options{})
+			f.company.BulkLoad(3, 1)
+			f.sim.Fail(erpsim.Rule{Times: erpsim.Forever}, qbo.Fault{Kind: kind})
+			for page, err := range f.source().Pull(t.Context(), connector.Pull{}) {
+				if err == nil {
+					t.Fatalf("a page: %+v", page)
+				}
+				if connector.KindOf(err) != want {
+					t.Errorf("%s: %v", connector.KindOf(err), err)
+				}
+				if strings.Contains(err.Error(), "select") || strings.Contains(err.Error(), f.tokens.login.AccessToken) {
+					t.Errorf("says too much: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestThrottledSaysHowLong(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{"7": 7 * time.Second, "": time.Minute} {
+		f := newFar(t, qbo.Options{})
+		f.sim.Fail(erpsim.Rule{}, qbo.Fault{Kind: qbo.ThrottleXML, RetryAfter: header})
+		_, err := f.source().Check(t.Context())
+		e, ok := err.(*connector.Error) //nolint:errorlint // the source returns it bare
+		if !ok || e.RetryAfter < want || e.RetryAfter > want+10*time.Second {
+			t.Errorf("%q: %v", header, err)
+		}
+	}
+}
+
+// TestRefreshOutcomes: a new token, the same token, refused, no answer.
+func TestRefreshOutcomes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		options qbo.Options
+		fault   qbo.FaultKind
+		rotated bool
+		kind    connector.ErrorKind
+	}{
+		"New":       {options: qbo.Options{RotateAfter: -1}, rotated: true},
+		"Same":      {},
+		"Refused":   {fault: qbo.InvalidGrant, kind: connector.Denied},
+		"RefusedB":  {fault: qbo.InvalidGrantMock, kind: connector.Denied},
+		"RefusedC":  {fault: qbo.InvalidGrantLong, kind: connector.Denied},
+		"Outage":    {fault: qbo.HTML503, kind: connector.Transient},
+		"Empty":     {fault: qbo.Empty502, kind: connector.Transient},
+		"Lost":      {fault: qbo.LoseReply, kind: connector.Transient},
+		"Cut":       {fault: qbo.Truncated, kind: connector.Transient},
+		"Garbage":   {fault: qbo.NotJSON, kind: connector.Transient},
+		"Throttled": {fault: qbo.ThrottleXML, kind: connector.Throttled},
+		"Client":    {fault: qbo.InvalidClient, kind: connector.Misconfigured},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, c.options)
+			if c.fault != "" {
+				f.sim.Fail(erpsim.Rule{Op: qbo.Token}, qbo.Fault{Kind: c.fault})
+			}
+			before := f.tokens.login
+			after, err := online("secret").Renew(t.Context(), f.tokens.url, before)
+			if connector.KindOf(err) != c.kind {
+				t.Fatalf("%s: %v", connector.KindOf(err), err)
+			}
+			if err != nil {
+				if strings.Contains(err.Error(), before.RefreshToken) {
+					t.Errorf("the token is in the error")
+				}
+				if n := len(f.sim.Log().Requests(func(r erpsim.Request) bool { return r.Op == qbo.Token })); n != 1 {
+					t.Errorf("%d token requests: a refused token must not be sent twice", n)
+				}
+				return
+			}
+			if (after.RefreshToken != before.RefreshToken) != c.rotated || after.AccessToken == "" || after.ExpiresAt == nil || after.RefreshExpiresAt == nil || after.RefreshEndsAt == nil {
+				t.Errorf("rotated %v, ends %v %v", after.RefreshToken != before.RefreshToken, after.RefreshExpiresAt, after.RefreshEndsAt)
+			}
+		})
+	}
+}
+
+// TestSpoiltRowsLoseNothing: whatever a row is like, the others arrive and it is accounted for.
+func TestSpoiltRowsLoseNothing(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	ids := f.company.Import(20)
+	page := func() connector.Page {
+		t.Helper()
+		for page, err := range f.source().Pull(t.Context(), connector.Pull{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return page
+		}
+		return connector.Page{}
+	}
+	for field, value := range map[string]string{
+		"DisplayName": `7`, "PrimaryEmailAddr": `"bare"`, "PrimaryPhone": `{"FreeFormNumber":[1]}`, "Active": `"yes"`, "MetaData": `[]`,
+		"ParentRef": `null`, "Unknown": `{"deep":[1,{"x":null}]}`,
+	} {
+		if err := f.company.SpoilField(ids[0], field, value); err != nil {
+			t.Fatal(err)
+		}
+		got := page()
+		if len(got.Customers) != 20 {
+			t.Errorf("%s = %s: %d customers", field, value, len(got.Customers))
+		}
+		if bad := len(got.Bad) > 0; bad == (field == "Unknown" || field == "ParentRef") {
+			t.Errorf("%s = %s: %+v", field, value, got.Bad)
+		}
+		if err := f.company.Heal(ids[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.company.SpoilField(ids[1], "Id", `null`); err != nil {
+		t.Fatal(err)
+	}
+	if got := page(); len(got.Customers) != 19 || len(got.Bad) != 1 || got.Bad[0].Key.ID != "" || len(got.End.Listed) != 0 {
+		t.Errorf("a missing id: %d customers, %+v, listed %v", len(got.Customers), got.Bad, got.End.Listed)
+	}
+}
+
+// TestCursorsOfOthersExpire: a cursor of another version is answered by listing everything, not by a guess.
+func TestCursorsOfOthersExpire(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	for _, c := range []connector.Pull{{Since: "x"}, {Since: `{"v":99}`}, {Resume: `{"v":1}`}, {Since: `{"v":1}`}} {
+		for _, err := range f.source().Pull(t.Context(), c) {
+			if connector.KindOf(err) != connector.Expired {
+				t.Errorf("%+v: %v", c, err)
+			}
+		}
+	}
+}
+
+// TestNothingIsWritten guards rule 1 over everything a Source does.
+func TestNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	ids := f.company.Import(1200)
+	_, _, end := f.read("", nil)
+	f.read(end.Cursor, nil)
+	if _, err := f.source().Lookup(t.Context(), []connector.Key{{Kind: connector.Customers, ID: ids[0]}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.source().Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v := f.sim.Violations(); len(v) != 0 {
+		t.Errorf("%+v", v)
+	}
+}
