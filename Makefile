@@ -10,7 +10,9 @@ LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
 
 help: ## this list
 	@while IFS= read -r line; do \
-	  if [[ $$line =~ ^([a-z-]+):.*##\ (.*)$$ ]]; then printf '  make %-14s %s\n' "$${BASH_REMATCH[1]}" "$${BASH_REMATCH[2]}"; fi; \
+	  if [[ $$line =~ ^([a-z-]+):.*##\ (.*)$$ ]]; then \
+	    printf '  make %-14s %s\n' "$${BASH_REMATCH[1]}" "$${BASH_REMATCH[2]}"; \
+	  fi; \
 	done <Makefile
 
 demo: build ## the whole system against simulated ERPs, until Ctrl-C; ONCE=1 ends by itself

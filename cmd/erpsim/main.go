@@ -36,8 +36,8 @@ func main() {
 
 var errUsage = errors.New("wrong usage")
 
-const usage = `erpsim serves a simulated QuickBooks Online until it is interrupted. When ready it prints one line of JSON with the
-address of the ERP and that of the control port, which changes data, scripts faults and shows the requests.
+const usage = `erpsim serves a simulated QuickBooks Online until it is interrupted. When ready it prints one line of JSON
+with the address of the ERP and that of the control port, which changes data, scripts faults and shows the requests.
 
   erpsim -listen 127.0.0.1:8089 -control 127.0.0.1:8090 -company 9130350000000001="Northwind Kelp"=2000
   curl -X POST http://127.0.0.1:8090/companies/9130350000000001/credentials > credentials.json
@@ -107,7 +107,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	sim := qbo.New(s.online)
 	for i, c := range s.companies {
 		made := sim.AddCompany(c.realm, c.name)
-		made.BulkLoad(c.customers, s.seed+uint64(i)) //nolint:gosec // an index is no negative number
+		made.BulkLoad(c.customers, s.seed+uint64(i))
 		if s.prerender {
 			made.Prerender()
 		}

@@ -133,6 +133,9 @@ type badUsage struct{ text string }
 
 func (b *badUsage) Error() string { return b.text }
 
+// Misuse marks an error as one of the environment or the arguments: exit status 2.
+func Misuse(err error) error { return &badUsage{err.Error()} }
+
 func misuse(format string, args ...any) error { return &badUsage{fmt.Sprintf(format, args...)} }
 
 // outcome keeps the worst exit status: 1, then 3, then 0.

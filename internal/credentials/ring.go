@@ -134,18 +134,15 @@ func (r *Ring) Unpack(s Stored, about Place) (connector.Credentials, error) {
 }
 
 // String names the keys and shows none.
-func (r *Ring) String() string {
-	if r == nil {
-		return "[no keys]"
-	}
+func (r Ring) String() string {
 	return "[keys " + strings.Join(r.ids, ", ") + "]"
 }
 
 // Format hides the keys from every fmt verb.
-func (r *Ring) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, r.String()) }
+func (r Ring) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, r.String()) }
 
 // LogValue hides the keys from slog.
-func (r *Ring) LogValue() slog.Value { return slog.StringValue(r.String()) }
+func (r Ring) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // MarshalText hides the keys from encoders.
-func (r *Ring) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+func (r Ring) MarshalText() ([]byte, error) { return []byte(r.String()), nil }

@@ -16,8 +16,10 @@ const (
 	// cached is how long a token is handed out without a look at what is stored: long enough for the requests of a step,
 	// short enough that credentials given anew or removed are noticed.
 	cached = time.Minute
-	// renewal bounds a renewal, from waiting for the connection's row to the commit.
+	// renewal bounds a renewal, from waiting for the connection's row to the commit; reply, the ERP's part of it, so that
+	// after a slow reply there is time to save it.
 	renewal = 30 * time.Second
+	reply   = 20 * time.Second
 	// saves is how often saving a renewed token is tried. The ERP may have spent the old one already.
 	saves     = 4
 	saveAgain = 250 * time.Millisecond
@@ -134,24 +136,24 @@ func (s *TokenSource) get(ctx context.Context, refused string) (string, error) {
 
 // fly reads, and renews if that is needed. A panic of the connector must not leave others waiting.
 func (s *TokenSource) fly(ctx context.Context, f *flight, refused string) {
-	f.err = errors.New("renew token: stopped by a panic")
 	var c connector.Credentials
+	err := errors.New("renew token: stopped by a panic")
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.current = nil
-		if f.err == nil {
-			f.token, s.held, s.heldAt = c.AccessToken, c, time.Now()
-		} else {
-			s.held = connector.Credentials{}
-		}
+		s.current, s.held, s.heldAt = nil, c, time.Now()
+		f.token, f.err = c.AccessToken, err
 		close(f.done)
 	}()
 
-	if c, f.err = s.read(ctx); f.err != nil {
-		f.abandoned = ctx.Err() != nil
-	} else if !usable(c, refused) {
-		c, f.err = s.renew(ctx, refused)
+	read, readErr := s.read(ctx)
+	switch {
+	case readErr != nil:
+		f.abandoned, err = ctx.Err() != nil, readErr
+	case usable(read, refused):
+		c, err = read, nil
+	default:
+		c, err = s.renew(ctx, refused)
 	}
 }
 
@@ -213,6 +215,8 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 func (s *TokenSource) ask(
 	ctx context.Context, c connector.Credentials, earlier *time.Time,
 ) (connector.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, reply)
+	defer cancel()
 	fresh, err := s.renewer.Renew(ctx, s.tokenURL, c)
 	if err != nil {
 		return connector.Credentials{}, explain(err, c, earlier)
@@ -262,7 +266,7 @@ func vaultError(step string, err error) error {
 	if errors.Is(err, ErrNone) {
 		return &connector.Error{
 			Kind: connector.Denied, Step: step, Message: ErrNone.Error(),
-			Hint: "Give the connection a login with `syncctl connection credentials`.", Err: nil,
+			Hint: "Give the connection a login with `syncctl connection credentials`.",
 		}
 	}
 	if _, ok := errors.AsType[*connector.Error](err); ok {

@@ -8,17 +8,29 @@ import (
 	"time"
 
 	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/queue"
 )
 
 // batch is how much one turn of the loop takes on; the next turn follows at once while there is more.
 const batch = 500
 
-// Queue is where deliveries go.
+// Queue is where deliveries go: *queue.Redis.
 type Queue interface {
-	// Enqueue hands a delivery out. After an error it may or may not be in the queue.
-	Enqueue(ctx context.Context, h postgres.HandOut) error
-	// Waiting says whether a delivery is still to be worked: in the queue and not taken by a worker.
-	Waiting(ctx context.Context, h postgres.HandOut) (bool, error)
+	Enqueue(ctx context.Context, t queue.Task) error
+	Waiting(ctx context.Context, t queue.Task) (bool, error)
+}
+
+// Task is a delivery as the queue carries it: what people asked for comes first, first loads last.
+func Task(h postgres.HandOut) queue.Task {
+	t := queue.Task{Run: h.Run, Delivery: h.Delivery, Queue: queue.Scheduled}
+	switch h.Trigger {
+	case postgres.Manual:
+		t.Queue = queue.Urgent
+	case postgres.FirstLoad:
+		t.Queue = queue.FirstLoad
+	case postgres.BySchedule:
+	}
+	return t
 }
 
 // Scheduler decides what is due. All fields are needed.
@@ -69,7 +81,7 @@ func (s *Scheduler) Once(ctx context.Context) error {
 			return err
 		}
 		for _, h := range out {
-			if err := s.Queue.Enqueue(ctx, h); err != nil {
+			if err := s.Queue.Enqueue(ctx, Task(h)); err != nil {
 				// It may be queued all the same; if not, it is found lost within two leases.
 				s.Log.WarnContext(ctx, "queue did not confirm a delivery", "run_id", h.Run, "delivery", h.Delivery, "error", err)
 			}
@@ -88,7 +100,7 @@ func (s *Scheduler) recover(ctx context.Context) error {
 	}
 	var lost []postgres.HandOut
 	for _, h := range old {
-		waiting, err := s.Queue.Waiting(ctx, h)
+		waiting, err := s.Queue.Waiting(ctx, Task(h))
 		if err != nil {
 			return err
 		}

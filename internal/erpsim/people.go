@@ -34,7 +34,7 @@ func (p People) Person() Person {
 		made.Title = pick(p, titles)
 	}
 	if p.Chance(15) {
-		made.Middle = string(rune('A' + p.IntN(26)))
+		made.Middle = pick(p, initials)
 	}
 	if p.Chance(4) {
 		made.Suffix = pick(p, suffixes)
@@ -132,6 +132,7 @@ var (
 		{strings.Fields("सुनीता अर्जुन मीरा"), strings.Fields("शर्मा वर्मा पटेल")},
 		{strings.Fields("민준 서연 지훈"), strings.Fields("김 이 박")},
 	}
+	initials  = strings.Split("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "")
 	titles    = strings.Fields("Ms. Mr. Mrs. Dr. Prof. Mx.")
 	suffixes  = strings.Fields("PhD Jr. Sr. III Esq.")
 	forms     = strings.Fields("LLC Ltd Co. Inc. AB S.A. Group Partners")
@@ -145,8 +146,10 @@ var (
 		"株式会社さくら商事", "北京海风贸易有限公司", "ООО «Северный ветер»", "شركة الواحة", "Παγωτά Αιγαίο ΑΕ", "한빛 전자",
 		"Æther & Çınar İnşaat", "Café “Zum Löwen” – Straße 7", "Ünïcödé Sörvîces ✅",
 	}
-	streets = []string{"Quarry Lane", "Harbor Rd", "Pier Rd", "Elm St, Unit 7", "2nd Ave", "Rue de l'Église", "Straße des 17. Juni"}
-	towns   = [][3]string{
+	streets = []string{
+		"Quarry Lane", "Harbor Rd", "Pier Rd", "Elm St, Unit 7", "2nd Ave", "Rue de l'Église", "Straße des 17. Juni",
+	}
+	towns = [][3]string{
 		{"Duluth", "MN", "55802"}, {"Eugene", "OR", "97401"}, {"Toledo", "OH", "43604"}, {"Bangor", "ME", "04401"},
 		{"Laredo", "TX", "78040"}, {"Québec", "QC", "G1R 4P5"}, {"Nashua", "NH", "03060"}, {"Yuma", "AZ", "85364"},
 	}

@@ -76,7 +76,8 @@ func (m *maker) own(name string) string { return name + " " + strconv.FormatInt(
 
 func (m *maker) person(made *Customer) {
 	p := m.Person()
-	made.Title, made.GivenName, made.MiddleName, made.FamilyName, made.Suffix = p.Title, p.Given, p.Middle, p.Family, p.Suffix
+	made.Title, made.GivenName, made.MiddleName = p.Title, p.Given, p.Middle
+	made.FamilyName, made.Suffix = p.Family, p.Suffix
 	made.DisplayName = m.own(p.Given + " " + p.Family)
 }
 

@@ -49,7 +49,9 @@ func TestNestedCustomers(t *testing.T) {
 	t.Parallel()
 	f := setup(t, qbo.Options{})
 	f.join("Top")
-	for _, c := range []qbo.Customer{{DisplayName: "Middle", Parent: "1"}, {DisplayName: "Low", Parent: "2", Project: true}} {
+	for _, c := range []qbo.Customer{
+		{DisplayName: "Middle", Parent: "1"}, {DisplayName: "Low", Parent: "2", Project: true},
+	} {
 		_, err := f.company.Join(c)
 		must(t, err)
 	}
@@ -106,7 +108,9 @@ func TestMerge(t *testing.T) {
 func TestTimesArePacificOverBothChangesOfTheClock(t *testing.T) {
 	t.Parallel()
 	f := setup(t, qbo.Options{})
-	for _, at := range []string{"2026-11-01T08:30:00.9Z", "2026-11-01T09:30:00Z", "2026-03-08T09:59:59Z", "2026-03-08T10:00:00Z"} {
+	for _, at := range []string{
+		"2026-11-01T08:30:00.9Z", "2026-11-01T09:30:00Z", "2026-03-08T09:59:59Z", "2026-03-08T10:00:00Z",
+	} {
 		created, err := time.Parse(time.RFC3339, at)
 		must(t, err)
 		_, err = f.company.Join(qbo.Customer{DisplayName: at, CreatedAt: created})
@@ -118,7 +122,8 @@ func TestTimesArePacificOverBothChangesOfTheClock(t *testing.T) {
 	}
 	same(t, "times", strings.Join(got, "\n"), "2026-03-08T01:59:59-08:00\n2026-03-08T03:00:00-07:00\n"+
 		"2026-11-01T01:30:00-07:00\n2026-11-01T01:30:00-08:00")
-	same(t, "the second of the two", f.ids("select * from Customer where MetaData.CreateTime > '2026-11-01T01:30:00-07:00'"), "2")
+	same(t, "the second of the two",
+		f.ids("select * from Customer where MetaData.CreateTime > '2026-11-01T01:30:00-07:00'"), "2")
 }
 
 func TestImportSharesOneSecond(t *testing.T) {
@@ -293,7 +298,8 @@ func TestControlPortDoesWhatTheAPIDoes(t *testing.T) {
 	if got := do("GET", "/requests?violations", ""); strings.Count(got, `"id":`) != 1 {
 		t.Error(got)
 	}
-	if got := do("GET", "/counters", ""); !strings.Contains(got, `"violations":1`) || !strings.Contains(got, `"refreshes":3`) {
+	got := do("GET", "/counters", "")
+	if !strings.Contains(got, `"violations":1`) || !strings.Contains(got, `"refreshes":3`) {
 		t.Error(got)
 	}
 	do("DELETE", "/requests", "")

@@ -23,8 +23,9 @@ func TestFaultsLookAsTheSheetSays(t *testing.T) {
 	}{
 		qbo.ThrottleXML: {429, "application/xml;charset=UTF-8", `<Fault type="SERVICE"><Error code="3001"><Message>` +
 			`message=ThrottleExceeded; errorCode=003001; statusCode=429</Message>`},
-		qbo.ThrottleJSON: {429, "application/json;charset=UTF-8", `{"Fault":{"Error":[{"Message":"message=ThrottleExceeded; ` +
-			`errorCode=003001; statusCode=429","Detail":"The request limit was reached.  Try again later","code":"3001",` +
+		qbo.ThrottleJSON: {429, "application/json;charset=UTF-8", `{"Fault":{"Error":[{"Message":` +
+			`"message=ThrottleExceeded; errorCode=003001; statusCode=429","Detail":` +
+			`"The request limit was reached.  Try again later","code":"3001",` +
 			`"element":""}],"type":"SERVICE"},"time":"2026-03-02T10:05:00.412-08:00"}`},
 		qbo.ThrottleGateway: {429, "application/json;charset=UTF-8", `"code":"3001","element":null}],"type":"SERVICE"}`},
 		qbo.RootFault:       {200, "application/json;charset=UTF-8", `{"Fault":{"Error":[{`},

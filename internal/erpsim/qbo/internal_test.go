@@ -18,7 +18,8 @@ func FuzzParse(f *testing.F) {
 			"STARTPOSITION 1 MAXRESULTS 1000",
 		`SELECT * FROM Customer WHERE DisplayName LIKE 'O\'D%' AND Id IN ('1','2') ORDER BY Id DESC, DisplayName`,
 		"select * from Customer where Balance >= -1.50 STARTPOSITION 99999999999999999999", "select '", "a\x00b", "'\\",
-		"select * from Customer where DisplayName = '美咲 \xff 🌊'", "((((", "select * from Customer STARTPOSITION -1", "-", "1.",
+		"select * from Customer where DisplayName = '美咲 \xff 🌊'", "((((", "select * from Customer STARTPOSITION -1",
+		"-", "1.",
 	} {
 		f.Add(s)
 	}
@@ -90,7 +91,7 @@ func scan(c *Company, p plan) []*row {
 		}
 	}
 	less := p.compare(c)
-	if len(p.order) == 1 && p.order[0].desc { // where the statement leaves it open, an index read backwards gives ids falling
+	if len(p.order) == 1 && p.order[0].desc { // an index read backwards has the ids falling where the rest is equal
 		p.order = append(p.order, ordering{orderID, true})
 		less = p.compare(c)
 	}

@@ -14,7 +14,8 @@ import (
 
 // A query is a statement of the query endpoint, parsed:
 //
-//	SELECT * | COUNT(*) FROM Entity [WHERE cond [AND cond]…] [ORDERBY prop [ASC|DESC][, …]] [STARTPOSITION n] [MAXRESULTS n]
+//	SELECT * | COUNT(*) FROM Entity [WHERE cond [AND cond]…] [ORDERBY prop [ASC|DESC][, …]]
+//		[STARTPOSITION n] [MAXRESULTS n]
 //
 // Documented at
 // https://developer.intuit.com/app/developer/qbo/docs/learn/explore-the-quickbooks-online-api/data-queries.
@@ -50,11 +51,13 @@ const (
 )
 
 func parseError(format string, args ...any) *fault {
-	return &fault{400, "ValidationFault", "4000", "Error parsing query", "QueryParserError: " + fmt.Sprintf(format, args...)}
+	detail := "QueryParserError: " + fmt.Sprintf(format, args...)
+	return &fault{400, "ValidationFault", "4000", "Error parsing query", detail}
 }
 
 func invalidQuery(format string, args ...any) *fault {
-	return &fault{400, "ValidationFault", "4001", "Invalid query", "QueryValidationError: " + fmt.Sprintf(format, args...)}
+	detail := "QueryValidationError: " + fmt.Sprintf(format, args...)
+	return &fault{400, "ValidationFault", "4001", "Invalid query", detail}
 }
 
 // parse reads a statement. What is no statement is a fault 4000, a value out of its bounds 4001.

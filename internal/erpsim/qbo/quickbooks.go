@@ -25,7 +25,7 @@ import (
 
 // The kinds of request, in erpsim.Request.Op and erpsim.Rule.Op.
 const (
-	Token       = "token"       //nolint:gosec // no credential
+	Token       = "token"
 	Query       = "query"       // of customers
 	Count       = "count"       // a query for COUNT(*)
 	Read        = "read"        // of one customer
@@ -368,8 +368,8 @@ func (c *Company) writeFound(b *bytes.Buffer, p plan) {
 // spec/fixtures/company_info_query.xml.
 func (c *Company) info() []byte {
 	name := encode(c.Name)
-	return fmt.Appendf(nil, `{"CompanyName":%s,"LegalName":%s,"CompanyAddr":{"Id":"1","Line1":"1 Pier Rd","City":"Duluth",`+
-		`"Country":"USA","CountrySubDivisionCode":"MN","PostalCode":"55802"},"Country":"US",`+
+	return fmt.Appendf(nil, `{"CompanyName":%s,"LegalName":%s,"CompanyAddr":{"Id":"1","Line1":"1 Pier Rd",`+
+		`"City":"Duluth","Country":"USA","CountrySubDivisionCode":"MN","PostalCode":"55802"},"Country":"US",`+
 		`"CompanyStartDate":"2019-04-01","FiscalYearStartMonth":"January","Email":{"Address":"office@kelp.example"},`+
 		`"WebAddr":{},"SupportedLanguages":"en","NameValue":[{"Name":"NeoEnabled","Value":"true"}],"domain":"QBO",`+
 		`"sparse":false,"Id":"1","SyncToken":"4","MetaData":{"CreateTime":"2019-04-01T09:00:00-07:00",`+

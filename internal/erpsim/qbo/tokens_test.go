@@ -55,7 +55,8 @@ func TestRefreshTokenStaysForADayAndThenChanges(t *testing.T) {
 			same(t, "the old one, a day later", status, 400)
 			same(t, "the old one, a day later", body, `{"error":"invalid_grant"}`)
 			counts := f.company.Tokens()
-			same(t, "rotations, spent, refused", []int{counts.Rotations, counts.Spent, counts.Refused}, []int{1, 2, 1 + c.refused})
+			same(t, "rotations, spent, refused", []int{counts.Rotations, counts.Spent, counts.Refused},
+				[]int{1, 2, 1 + c.refused})
 		})
 	}
 }
@@ -157,7 +158,8 @@ func TestAccessTokenIsRefused(t *testing.T) {
 		same(t, "body", a.body, `<?xml version="1.0" encoding="UTF-8" standalone="yes"?><IntuitResponse `+
 			`xmlns="http://schema.intuit.com/finance/v3" time="2026-03-02T10:05:00.412-08:00"><Fault type=`+
 			`"AuthenticationFault"><Error code="100"><Message>General Authentication Error</Message><Detail>`+
-			`AuthenticationErrorGeneral: SRV-110-Authentication Failure , statusCode: 401</Detail></Error></Fault></IntuitResponse>`)
+			`AuthenticationErrorGeneral: SRV-110-Authentication Failure , statusCode: 401</Detail></Error></Fault>`+
+			`</IntuitResponse>`)
 	})
 	t.Run("malformed", func(t *testing.T) {
 		t.Parallel()
@@ -172,7 +174,8 @@ func TestAccessTokenIsRefused(t *testing.T) {
 		f := setup(t, qbo.Options{})
 		f.sim.AddCompany("77", "Other")
 		for _, other := range []string{"77", "78"} {
-			if a := f.do("GET", "/v3/company/"+other+"/customer/1", ""); a.status != 401 || !strings.Contains(a.body, `code="100"`) {
+			a := f.do("GET", "/v3/company/"+other+"/customer/1", "")
+			if a.status != 401 || !strings.Contains(a.body, `code="100"`) {
 				t.Errorf("%s: %d %s", other, a.status, a.body)
 			}
 		}

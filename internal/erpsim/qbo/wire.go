@@ -303,14 +303,15 @@ var (
 		"The request limit was reached.  Try again later"}
 	internalError = &fault{500, "SystemFault", "10000", "An application error has occurred while processing your request",
 		"System Failure Error: An unexpected internal error occurred"}
-	notFound = &fault{400, "ValidationFault", "610", "Object Not Found", "Object Not Found : Something you're trying to use " +
-		"has been made inactive. Check the fields with accounts, customers, items, vendors or employees."}
+	notFound = &fault{400, "ValidationFault", "610", "Object Not Found", "Object Not Found : Something you're trying to " +
+		"use has been made inactive. Check the fields with accounts, customers, items, vendors or employees."}
 	unsupported = &fault{400, "ValidationFault", "500", "Unsupported Operation", "Operation is not supported."}
 	badData     = &fault{400, "ValidationFault", "4002", "Error processing query",
 		"QueryProcessingError: To email address entered is invalid"}
 	suspended = &fault{400, "ValidationFault", "6190", "Invalid Company Status",
 		"Subscription period has ended or cancelled or there was a billing problem"}
-	forbidden = &fault{403, "SERVICE", "3100", "message=ApplicationAuthorizationFailed; errorCode=003100; statusCode=403", ""}
+	forbidden = &fault{403, "SERVICE", "3100",
+		"message=ApplicationAuthorizationFailed; errorCode=003100; statusCode=403", ""}
 	wrongAuth = &fault{401, "AuthenticationFault", "100", "General Authentication Error",
 		"AuthenticationErrorGeneral: SRV-110-Authentication Failure , statusCode: 401"}
 	userLost = &fault{401, "AuthorizationFault", "120", "Authorization Failure",

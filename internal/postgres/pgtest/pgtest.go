@@ -30,8 +30,8 @@ const stale = time.Hour
 // lock is the advisory lock of those who build a template or drop what was left behind.
 const lock = 7305711914
 
-// New returns the DSN of a database of this test's own, migrated and empty, on the server of DATABASE_URL. It is dropped
-// at the end of the test, also when connections to it are still open.
+// New returns the DSN of a database of this test's own, migrated and empty, on the server of DATABASE_URL. It is
+// dropped at the end of the test, also when connections to it are still open.
 //
 // It is cloned from a template which the first test of all on that server builds for these migrations. The user of
 // DATABASE_URL must be allowed to create databases and whatever the migrations need.
@@ -89,7 +89,8 @@ func parse(dsn string) (*server, error) {
 	u, err := url.Parse(dsn)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
 		// The error of url.Parse repeats the URL, password included.
-		return nil, errors.New("pgtest: DATABASE_URL is not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable")
+		return nil, errors.New(
+			"pgtest: DATABASE_URL is not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable")
 	}
 	return &server{url: *u, hash: postgres.MigrationsHash(), migrate: postgres.Migrate, prefix: "contactsync_pgtest_"}, nil
 }
@@ -100,8 +101,8 @@ func (s *server) dsn(database string) string {
 	return u.String()
 }
 
-// do runs f on a connection that is closed afterwards: a pool kept for the next test would be a leak to tests which look
-// for leaked goroutines.
+// do runs f on a connection that is closed afterwards: a pool kept for the next test would be a leak to tests which
+// look for leaked goroutines.
 func (s *server) do(ctx context.Context, f func(*sql.Conn) error) error {
 	connector, err := pq.NewConnector(s.url.String())
 	if err != nil {
@@ -120,8 +121,8 @@ func (s *server) do(ctx context.Context, f func(*sql.Conn) error) error {
 	return nil
 }
 
-// clone makes the database, and the template first where there is none. Another working copy on the same server may drop
-// a template as stale just before it is cloned, hence the second try.
+// clone makes the database, and the template first where there is none. Another working copy on the same server may
+// drop a template as stale just before it is cloned, hence the second try.
 func (s *server) clone(ctx context.Context, c *sql.Conn, name string) error {
 	for try := 1; ; try++ {
 		template, err := s.template(ctx, c)

@@ -77,7 +77,8 @@ func fixture(t *testing.T) (s *server, admin *sql.DB, built *atomic.Int64) {
 	admin = open(t, given)
 	t.Cleanup(func() {
 		for _, name := range databases(t, admin, s.prefix) {
-			if _, err := admin.ExecContext(context.WithoutCancel(t.Context()), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			ctx := context.WithoutCancel(t.Context())
+			if _, err := admin.ExecContext(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
 				t.Error(err)
 			}
 		}

@@ -231,7 +231,8 @@ type process struct {
 func start(c config) (*process, error) {
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
-		return nil, errors.New("redistest: no redis-server in PATH: run `make test`, or as root `scripts/install redis-server`")
+		return nil, errors.New(
+			"redistest: no redis-server in PATH: run `make test`, or as root `scripts/install redis-server`")
 	}
 	out := &output{ready: make(chan struct{})}
 	//nolint:gosec,noctx // the program was looked up by its name, and lives as long as its tests, not as one's context

@@ -1,0 +1,19 @@
+// Package connectors lists every ERP this system can read: the one place where a new connector is added.
+package connectors
+
+import (
+	"github.com/centime/contactsync/connectors/quickbooks"
+	"github.com/centime/contactsync/internal/connector"
+)
+
+// Keys are what connectors need of the installation.
+type Keys struct {
+	QuickBooks quickbooks.App
+}
+
+// All connectors by name.
+func All(k Keys) map[string]connector.Connector {
+	return map[string]connector.Connector{
+		quickbooks.OnlineName: quickbooks.Online(k.QuickBooks),
+	}
+}
