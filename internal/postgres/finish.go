@@ -23,6 +23,9 @@ import (
 //   - A link goes when nobody states it any more.
 //   - With a customer goes the contact that its own record is.
 //
+// What is absent is found by EXCEPT, which hashes or sorts whatever the planner believes: on a first load it knows no
+// statistics, and an anti-join became a nested loop of minutes.
+//
 // affected are the customer contacts that were active and would not be; those made by this run itself do not count.
 const going = `
 run AS (
@@ -50,15 +53,22 @@ deleted_contact AS (
 ),
 absent_customer AS (
 	SELECT c.id FROM run r JOIN customers c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
-	WHERE r.whole AND 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer n WHERE n.id = c.id)
+	WHERE r.whole AND 'customer' = ANY (r.listed)
+	EXCEPT SELECT id FROM named_customer
 ),
 absent_contact AS (
 	SELECT c.id FROM run r JOIN contacts c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
 		AND c.origin = 'erp' AND c.erp_id NOT LIKE 'customer:%'
-	WHERE r.whole AND 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact n WHERE n.id = c.id)
+	WHERE r.whole AND 'contact' = ANY (r.listed)
+	EXCEPT SELECT id FROM named_contact
+),
+absent_link AS (
+	SELECT l.id FROM run r JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
+	WHERE r.whole AND 'link' = ANY (r.listed)
+	EXCEPT SELECT n.id FROM page p, unnest(p.link_ids) AS n (id)
 ),
 going_customer AS (
-	SELECT c.id, c.erp_id, c.connection_id, g.reason, g.missing, EXISTS (SELECT FROM page p WHERE c.id = ANY (p.missing_customer_ids)) AS looked
+	SELECT c.id, c.erp_id, c.connection_id, g.reason, g.missing, c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
 	FROM (
 		SELECT DISTINCT ON (id) id, reason, missing FROM (
 			SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first FROM inactive_customer
@@ -68,7 +78,7 @@ going_customer AS (
 	) g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
 ),
 going_contact AS (
-	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, NOT g.own AND EXISTS (SELECT FROM page p WHERE c.id = ANY (p.missing_contact_ids)) AS looked
+	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM page) AS looked
 	FROM (
 		SELECT DISTINCT ON (id) id, reason, missing, own FROM (
 			SELECT id, 'erp_inactive' AS reason, false AS missing, false AS own, 1 AS first FROM inactive_contact
@@ -83,9 +93,7 @@ unstated AS (
 	SELECT s.id, array_agg(s.by) AS by FROM (
 		SELECT u.id, u.by, max(p.page) AS page FROM page p, unnest(p.unstated_link_ids, p.unstated_by) AS u (id, by) GROUP BY u.id, u.by
 		UNION ALL
-		SELECT l.id, 'link', 0 FROM run r
-		JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
-		WHERE r.whole AND 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page p, unnest(p.link_ids) AS n (id) WHERE n.id = l.id)
+		SELECT id, 'link', 0 FROM absent_link
 	) s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.origin = 'erp'
 	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)

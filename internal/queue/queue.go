@@ -78,6 +78,22 @@ func (r *Redis) Ping(ctx context.Context) error {
 	return nil
 }
 
+// Forget empties our queues, whatever is in them: for a database that begins anew, whose run ids come again.
+func (r *Redis) Forget(ctx context.Context) error {
+	for name := range weights {
+		keys := r.client.Scan(ctx, 0, "asynq:{"+name+"}:*", 1000).Iterator()
+		for keys.Next(ctx) {
+			if err := r.client.Del(ctx, keys.Val()).Err(); err != nil {
+				return fmt.Errorf("empty queue %s: %w", name, err)
+			}
+		}
+		if err := keys.Err(); err != nil {
+			return fmt.Errorf("empty queue %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // Enqueue hands a task out. One that is there already is success; after another error it is unknown whether it is.
 func (r *Redis) Enqueue(ctx context.Context, t Task) error {
 	payload := strconv.FormatInt(t.Run, 10)
