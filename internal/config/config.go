@@ -4,9 +4,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,8 +18,11 @@ import (
 	"github.com/centime/contactsync/internal/credentials"
 )
 
-// Secret is a text that no print, log or JSON shows.
+// Secret is a text that no print, log or JSON shows. string(s) is the text.
 type Secret string
+
+// Format hides the secret from every fmt verb, wrong ones too: without it %d shows a text.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
 // String hides the secret.
 func (Secret) String() string { return "[secret]" }
@@ -91,30 +97,34 @@ func (c Config) empty(name string) bool {
 }
 
 func missing(name string) string {
-	example := map[string]string{"DATABASE_URL": exampleDatabase, "REDIS_URL": exampleRedis, "CREDENTIALS_KEY": exampleKey}[name]
+	example := map[string]string{
+		"DATABASE_URL": exampleDatabase, "REDIS_URL": exampleRedis, "CREDENTIALS_KEY": exampleKey,
+	}[name]
 	return fmt.Sprintf("%s is not set: %s", name, example)
 }
 
+// shapes say what a variable must be, by the field of Config that it fills.
+var shapes = map[string]string{
+	"WorkerConcurrency": "WORKER_CONCURRENCY is a number from 1 to 1000, such as 8",
+	"Lease":             "LEASE is a duration of 2s or longer, such as 30s",
+	"Step":              "STEP is a duration of 1s or longer, such as 1m",
+	"Tick":              "TICK is a duration of 100ms or longer, such as 2s",
+	"LogLevel":          "LOG_LEVEL is debug, info, warn or error",
+	"MetricsAddr":       "METRICS_ADDR is host:port, such as 127.0.0.1:9464",
+}
+
 func read(environ []string, needed ...string) (Config, error) {
-	values := map[string]string{}
+	values := map[string]string{} // an empty variable is one that is not set
 	for _, line := range environ {
 		if name, value, ok := strings.Cut(line, "="); ok && value != "" {
 			values[name] = value
 		}
 	}
-	var problems []string
 	c, err := env.ParseAsWithOptions[Config](env.Options{Environment: values})
-	if err != nil {
-		problems = append(problems, parseProblems(err)...)
-	}
+	problems := parseProblems(err)
 	for _, name := range needed {
 		if values[name] == "" {
 			problems = append(problems, missing(name))
-		}
-	}
-	check := func(name string, wrong bool, text string) {
-		if wrong {
-			problems = append(problems, name+" "+text)
 		}
 	}
 	for _, name := range []string{"DATABASE_URL", "MIGRATIONS_DATABASE_URL"} {
@@ -122,38 +132,42 @@ func read(environ []string, needed ...string) (Config, error) {
 			problems = append(problems, databaseProblems(name, text)...)
 		}
 	}
-	if text := values["REDIS_URL"]; text != "" {
-		u, err := url.Parse(text)
-		check("REDIS_URL", err != nil || u.Host == "" || u.Scheme != "redis" && u.Scheme != "rediss", "is not a Redis URL: "+exampleRedis)
+	if text := values["REDIS_URL"]; text != "" && !redisURL(text) {
+		problems = append(problems, "REDIS_URL is not a Redis URL: "+exampleRedis)
 	}
 	if text := values["CREDENTIALS_KEY"]; text != "" {
-		if c.Ring, err = credentials.ParseRing(text); err != nil {
+		ring, err := credentials.ParseRing(text)
+		if err != nil {
 			problems = append(problems, fmt.Sprintf("CREDENTIALS_KEY: %v: %s", err, exampleKey))
 		}
+		c.Ring = ring
 	}
-	check("QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET", (values["QUICKBOOKS_CLIENT_ID"] == "") != (values["QUICKBOOKS_CLIENT_SECRET"] == ""),
-		"belong together: set both, from the app's keys at developer.intuit.com, or none")
-	check("WORKER_CONCURRENCY", err == nil && (c.WorkerConcurrency < 1 || c.WorkerConcurrency > 1000), "is a number from 1 to 1000, such as 8")
-	if len(problems) == 0 {
-		check("LEASE", c.Lease < 2*time.Second, "is 2s or longer, such as 30s")
-		check("STEP", c.Step < time.Second, "is 1s or longer, such as 1m")
-		check("TICK", c.Tick < 100*time.Millisecond, "is 100ms or longer, such as 2s")
+	if (values["QUICKBOOKS_CLIENT_ID"] == "") != (values["QUICKBOOKS_CLIENT_SECRET"] == "") {
+		problems = append(problems, "QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET belong together: "+
+			"set both, from the app's keys at developer.intuit.com, or none")
 	}
-	if c.MetricsAddr != "" {
-		_, _, err := net.SplitHostPort(c.MetricsAddr)
-		check("METRICS_ADDR", err != nil, "is host:port, such as 127.0.0.1:9464")
+	for field, wrong := range map[string]bool{
+		"WorkerConcurrency": c.WorkerConcurrency < 1 || c.WorkerConcurrency > 1000,
+		"Lease":             c.Lease < 2*time.Second,
+		"Step":              c.Step < time.Second,
+		"Tick":              c.Tick < 100*time.Millisecond,
+		"MetricsAddr":       c.MetricsAddr != "" && !hostPort(c.MetricsAddr),
+	} {
+		if wrong && !slices.Contains(problems, shapes[field]) {
+			problems = append(problems, shapes[field])
+		}
 	}
 	if c.MigrationsURL == "" {
 		c.MigrationsURL = c.DatabaseURL
 	}
+	slices.Sort(problems)
 	return c, report(problems)
 }
 
-// parseProblems takes the library's error apart without the values it quotes.
+// parseProblems takes the library's error apart, without the values it quotes.
 func parseProblems(err error) []string {
-	hints := map[string]string{
-		"WorkerConcurrency": "WORKER_CONCURRENCY is a number from 1 to 1000, such as 8", "Lease": "LEASE is a duration such as 30s",
-		"Step": "STEP is a duration such as 1m", "Tick": "TICK is a duration such as 2s", "LogLevel": "LOG_LEVEL is debug, info, warn or error",
+	if err == nil {
+		return nil
 	}
 	all := []error{err}
 	if several, ok := errors.AsType[env.AggregateError](err); ok {
@@ -161,8 +175,8 @@ func parseProblems(err error) []string {
 	}
 	var problems []string
 	for _, e := range all {
-		if p, ok := errors.AsType[env.ParseError](e); ok && hints[p.Name] != "" {
-			problems = append(problems, hints[p.Name])
+		if p, ok := errors.AsType[env.ParseError](e); ok && shapes[p.Name] != "" {
+			problems = append(problems, shapes[p.Name])
 			continue
 		}
 		problems = append(problems, "the environment cannot be read")
@@ -170,15 +184,38 @@ func parseProblems(err error) []string {
 	return problems
 }
 
+func redisURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "redis" && u.Scheme != "rediss" {
+		return false
+	}
+	database := strings.Trim(u.Path, "/")
+	_, err = strconv.ParseUint(database, 10, 16)
+	return database == "" || err == nil
+}
+
+func hostPort(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
 func databaseProblems(name, text string) []string {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return []string{name + " is not a Postgres URL: " + exampleDatabase}
 	}
-	if u.Query().Get("sslmode") == "" {
+	// Without it the driver's default decides, which is about to change: CHANGELOG.md of https://github.com/lib/pq
+	switch mode := u.Query().Get("sslmode"); mode {
+	case "disable", "allow", "prefer", "require", "verify-ca", "verify-full":
+		return nil
+	case "":
 		return []string{name + " does not say sslmode: add ?sslmode=verify-full (disable on a private network only)"}
 	}
-	return nil
+	return []string{name + " has an unknown sslmode: use sslmode=verify-full (disable on a private network only)"}
 }
 
 func report(problems []string) error {

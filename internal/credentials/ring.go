@@ -29,7 +29,7 @@ type Ring struct {
 	ciphers map[string]cipher.AEAD
 }
 
-// A Place is where a box is stored. A box opens only where it was sealed, so that no row can be given another's secrets.
+// A Place is where a box is stored. A box opens only where it was sealed: no row can be given another's secrets.
 type Place struct {
 	Table      string // credentials
 	Tenant     int64

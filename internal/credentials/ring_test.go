@@ -94,7 +94,8 @@ func TestRingRotates(t *testing.T) {
 	}
 
 	_, err := ring(t, "new:"+key(2)).Open(id, box, place)
-	if connector.KindOf(err) != connector.Misconfigured || !strings.Contains(err.Error(), `key "old" is missing from CREDENTIALS_KEY`) {
+	if connector.KindOf(err) != connector.Misconfigured ||
+		!strings.Contains(err.Error(), `key "old" is missing from CREDENTIALS_KEY`) {
 		t.Errorf("without the old key: %v", err)
 	}
 	_, err = ring(t, "old:"+key(3)).Open(id, box, place)
@@ -175,7 +176,8 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := r.Unpack(s, place)
-	if err != nil || got.RefreshToken != "R" || got.AccessToken != "A" || got.PrivateKey != "PEM" || !got.ExpiresAt.Equal(end) {
+	if err != nil || got.RefreshToken != "R" || got.AccessToken != "A" ||
+		got.PrivateKey != "PEM" || !got.ExpiresAt.Equal(end) {
 		t.Errorf("unpacked something else, %v", err)
 	}
 
@@ -188,7 +190,9 @@ func TestPack(t *testing.T) {
 
 // Any text is a ring or an error, and a ring's every key opens what it sealed.
 func FuzzParseRing(f *testing.F) {
-	for _, s := range []string{"", "a:", ":", ",", "a:" + key(1), "b:" + key(2) + ", a:" + key(1), NewKey(), "a:" + key(1) + "\n"} {
+	for _, s := range []string{
+		"", "a:", ":", ",", "a:" + key(1), "b:" + key(2) + ", a:" + key(1), NewKey(), "a:" + key(1) + "\n",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

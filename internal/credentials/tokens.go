@@ -20,13 +20,18 @@ const (
 	// after a slow reply there is time to save it.
 	renewal = 30 * time.Second
 	reply   = 20 * time.Second
-	// saves is how often saving a renewed token is tried. The ERP may have spent the old one already.
-	saves     = 4
-	saveAgain = 250 * time.Millisecond
+	// again is how long the first wait is before saving once more; each next one is twice as long.
+	again = 250 * time.Millisecond
 )
 
 // ErrNone is what a Vault answers for a connection that has no credentials.
 var ErrNone = errors.New("no credentials are stored")
+
+// errBusy keeps a refresh token from being sent that another process has just spent: its commit failed, and it may hold
+// the ERP's reply and be trying to save it.
+var errBusy = &connector.Error{
+	Kind: connector.Transient, Step: "renew token", Message: "another worker renewed it and has not saved it yet",
+}
 
 // Stored is a connection's credentials as they are stored.
 type Stored struct {
@@ -34,7 +39,7 @@ type Stored struct {
 	Box     []byte
 	Version int64 // rises with every change
 	// RenewingSince tells of an earlier renewal that had begun and whose end no process recorded: a worker may have died
-	// between the ERP's reply and the commit, and a new refresh token with it.
+	// between the ERP's reply and the commit, and a new refresh token with it; or it is still trying to save it.
 	RenewingSince *time.Time
 }
 
@@ -43,10 +48,10 @@ type Vault interface {
 	// Read returns what is stored: one statement.
 	Read(ctx context.Context) (Stored, error)
 	// Renew locks the connection's credentials across all processes, calls the function with what is stored at that
-	// moment, saves KeyID and Box of what it returns, and returns only after the commit. A Box that is the same is not
-	// written again. Before the call it notes durably that a renewal has begun; the function is told of an earlier such
-	// note, not of this one. An error of the function, which is wrapped with %w, leaves everything as it was, an earlier
-	// note included; saving clears the notes. The function is called at most once.
+	// moment, saves KeyID and Box of what it returns, and returns only after the commit. The function is called at most
+	// once. Before that it is noted durably that a renewal has begun; the function is told of an earlier such note, not
+	// of this one. The commit clears the notes; where it fails, they stay. A Box that is still the same need not be
+	// written. An error of the function, which is wrapped with %w, leaves everything as it was, an earlier note included.
 	Renew(ctx context.Context, renew func(context.Context, Stored) (Stored, error)) (Stored, error)
 }
 
@@ -55,12 +60,13 @@ type Renewer interface {
 	Renew(ctx context.Context, tokenURL string, c connector.Credentials) (connector.Credentials, error)
 }
 
-// A TokenSource hands out the access token of one connection. It renews a token that ends soon or was refused, and hands
-// out the new one only after it is saved; of all processes that want to, one renews and the others find its token stored.
+// A TokenSource hands out the access token of one connection. It renews a token that ends soon or was refused, and
+// hands out the new one only after it is saved; of all processes that want to, one renews and the others find its token
+// stored.
 //
-// In one process, callers who come while the token is being read or renewed share the outcome, a refusal too. They leave
-// when their context ends. The one who renews does not: a cancelled renewal would lose the only refresh token that the
-// ERP still accepts, so it goes on, for 30 s at most, and its caller waits for it.
+// In one process, callers who come while the token is being read or renewed share the outcome, a refusal too. They
+// leave when their context ends. The one who renews does not: a cancelled renewal would lose the only refresh token
+// that the ERP still accepts, so it goes on, for 30 s at most, and its caller waits for it.
 type TokenSource struct {
 	ring     *Ring
 	vault    Vault
@@ -173,7 +179,7 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 	var sent connector.Credentials
 	var got *connector.Credentials // the ERP's reply to sent, until it is saved
 	retried := false
-	for try := 1; ; try++ {
+	for wait := again; ; wait *= 2 {
 		saved, err := s.vault.Renew(ctx, func(ctx context.Context, old Stored) (Stored, error) {
 			c, err := s.ring.Unpack(old, s.place)
 			if err != nil {
@@ -183,6 +189,9 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 				return old, nil
 			}
 			if got == nil || !sameLogin(c, sent) {
+				if note := old.RenewingSince; got == nil && note != nil && time.Since(*note) < renewal {
+					return Stored{}, errBusy
+				}
 				sent, got = c, nil
 				fresh, err := s.ask(ctx, c, old.RenewingSince)
 				if err != nil {
@@ -195,18 +204,19 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 		switch {
 		case err == nil:
 			return s.ring.Unpack(saved, s.place)
-		case got == nil && connector.KindOf(err) == connector.Denied && !retried && s.loginChanged(ctx, sent):
+		case got != nil:
+			err = fmt.Errorf("save renewed token: %w", err)
+		case errors.Is(err, errBusy):
+		case connector.KindOf(err) == connector.Denied && !retried && s.loginChanged(ctx, sent):
 			retried = true // somebody gave new credentials while the old ones were refused
 			continue
-		case got == nil:
+		default:
 			return connector.Credentials{}, vaultError("renew token", err)
-		case try >= saves:
-			return connector.Credentials{}, fmt.Errorf("save renewed token: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return connector.Credentials{}, fmt.Errorf("save renewed token: %w", err)
-		case <-time.After(saveAgain << (try - 1)):
+			return connector.Credentials{}, err
+		case <-time.After(wait):
 		}
 	}
 }
@@ -239,8 +249,8 @@ func explain(err error, sent connector.Credentials, earlier *time.Time) error {
 		return err
 	}
 	explained := *denied
-	explained.Hint = fmt.Sprintf("A reply with a new refresh token was lost when a worker died at %s: "+
-		"reconnect the company and give its new login with `syncctl connection credentials`.",
+	explained.Hint = fmt.Sprintf("A reply with a new refresh token was lost: a worker died, or could not save it, at %s. "+
+		"Reconnect the company and give its new login with `syncctl connection credentials`.",
 		earlier.UTC().Format(time.RFC3339))
 	return &explained
 }

@@ -78,10 +78,11 @@ func (v *shelf) Renew(ctx context.Context, renew func(context.Context, Stored) (
 	}
 	defer func() { <-v.lock }()
 
-	old := v.now()
-	old.RenewingSince = v.began
+	old, now := v.now(), time.Now()
+	old.RenewingSince, v.began = v.began, &now
 	fresh, err := renew(ctx, old)
 	if err != nil {
+		v.began = old.RenewingSince
 		return Stored{}, fmt.Errorf("renew credentials of connection 42: %w", err)
 	}
 	if ctx.Err() != nil {
@@ -90,11 +91,13 @@ func (v *shelf) Renew(ctx context.Context, renew func(context.Context, Stored) (
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if bytes.Equal(fresh.Box, v.stored.Box) {
+		v.began = old.RenewingSince
 		return v.stored, nil
 	}
 	if v.fail > 0 {
 		v.fail, v.failed = v.fail-1, v.failed+1
 		if v.lost {
+			v.began = nil
 			v.stored = Stored{KeyID: fresh.KeyID, Box: fresh.Box, Version: v.stored.Version + 1}
 		}
 		return Stored{}, errors.New("commit: connection reset")
@@ -444,7 +447,7 @@ func TestSavingIsTriedAgain(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := setup(t, 0)
-				w.fail, w.lost = saves-1, lost
+				w.fail, w.lost = 3, lost
 				got, err := w.source().Token(t.Context())
 				want(t, got, err, "access-secret-1")
 				if c := w.saved(t); c.RefreshToken != "refresh-secret-1" || w.calls != 1 || w.reuses != 0 {
@@ -551,14 +554,15 @@ func TestRefusalAfterALostReply(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := setup(t, 0)
-		since := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+		since := time.Now().Add(-time.Hour)
 		w.live, w.began = "lost-secret", &since
 		_, err := w.source().Token(t.Context())
 		denied, ok := errors.AsType[*connector.Error](err)
 		if !ok || denied.Kind != connector.Denied {
 			t.Fatalf("got %v", err)
 		}
-		for _, part := range []string{"worker died at 2026-11-24T08:00:00Z", "reconnect", "syncctl connection credentials"} {
+		when := since.UTC().Format(time.RFC3339)
+		for _, part := range []string{"worker died", when, "Reconnect", "syncctl connection credentials"} {
 			if !strings.Contains(denied.Hint, part) {
 				t.Errorf("hint %q lacks %q", denied.Hint, part)
 			}
@@ -570,6 +574,42 @@ func TestRefusalAfterALostReply(t *testing.T) {
 		if w.began != nil {
 			t.Error("the note outlived a renewal that was saved")
 		}
+	})
+}
+
+// A spent refresh token is not sent again while the process that spent it may still be saving the reply.
+func TestUnsavedReplyElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := setup(t, 0)
+		w.fail = 3
+		a, b := w.source(), w.source()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			got, err := a.Token(t.Context())
+			want(t, got, err, "access-secret-1")
+		})
+		synctest.Wait() // a's first try to save has failed
+		got, err := b.Token(t.Context())
+		want(t, got, err, "access-secret-1")
+		wg.Wait()
+		if w.calls != 1 {
+			t.Errorf("asked %d times", w.calls)
+		}
+
+		// A worker that never saves is waited for, but not for ever.
+		w.store(t, "refresh-secret-1", "", 0)
+		now := time.Now()
+		w.began = &now
+		start := time.Now()
+		if _, err := w.source().Token(t.Context()); !errors.Is(err, errBusy) || connector.KindOf(err) != connector.Transient {
+			t.Errorf("got %v", err)
+		}
+		if time.Since(start) > renewal {
+			t.Errorf("waited %v", time.Since(start))
+		}
+		got, err = w.source().Token(t.Context())
+		want(t, got, err, "access-secret-2")
 	})
 }
 
@@ -668,7 +708,7 @@ func TestAnyOrderOfFaults(t *testing.T) {
 				case 1:
 					w.err = errors.New("reset by peer")
 				case 2:
-					w.fail = saves - 1
+					w.fail = 3
 				case 3:
 					w.fail, w.lost = 1, true
 				case 4:

@@ -1,5 +1,8 @@
-// Package connectortest is the contract of package connector as a suite that every Source passes against a simulation of
-// its ERP.
+// Package connectortest is the contract of package connector as a suite that every Source passes against a simulation
+// of its ERP.
+//
+// A connector's test is one call of Run with a Harness, which plays the ERP. A case is a few lines that change what the
+// ERP holds, pull it with fresh Sources into a mirror, and compare; when it fails it prints the promise that is broken.
 package connectortest
 
 import (
@@ -12,6 +15,7 @@ import (
 // A Harness plays the ERP on the far side of a Source: what it holds, and how it fails. Each has an account of its own.
 //
 // The ERP's clock stands still unless Pass moves it, so that changes share the second with each other and with a pull.
+// A Harness is used by one goroutine, while its Source may be in another.
 type Harness interface {
 	Features() Features
 
@@ -24,7 +28,7 @@ type Harness interface {
 
 	// Add adds an active record and returns its id.
 	Add(r Record) (id string)
-	// Edit makes a record what r says, except for its kind, parent and company. What is empty in r is cleared.
+	// Edit makes a record's name, mail and phone what r says. An empty one is cleared.
 	Edit(k connector.Key, r Record)
 	Inactivate(k connector.Key)
 	Reactivate(k connector.Key)
@@ -51,7 +55,8 @@ type Harness interface {
 // Features is what a far side and its Source can do. The suite skips what they cannot.
 type Features struct {
 	Account  string              // what Check answers
-	PageSize int                 // the number of records that fills a page of a pull
+	PageSize int                 // the number of records that fills a page of a pull, at least 4
+	Lists    []connector.Kind    // End.Listed of a full pull that nothing disturbs
 	Contacts bool                // contacts of their own, attached to customers
 	Roles    []connector.ERPRole // at least two that a contact can have at a customer, if Contacts
 	Parents  bool                // customers have parents
@@ -59,6 +64,7 @@ type Features struct {
 	Removes  bool                // a record can go altogether
 	RawText  bool                // the wire can carry NUL and lone surrogates
 	Calls    bool                // the Source sends requests itself, and does not wait to be called
+	Waits    bool                // a throttled answer says how long to wait
 	Faults   []Fault
 	Damages  []Damage
 }

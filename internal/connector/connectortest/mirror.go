@@ -7,8 +7,8 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 )
 
-// A mirror is what a caller that believes every page makes of them: the contract's reading of a page and an End, without
-// a caution of the caller's own.
+// A mirror is what a caller makes of pages that it believes: the contract's reading of a page and an End, without a
+// caution of the caller's own.
 type mirror struct {
 	customers map[string]connector.Customer
 	contacts  map[string]connector.Contact
@@ -119,13 +119,18 @@ func (m *mirror) forget(k connector.Key) {
 
 // role is that of the link with no StatedBy where there is one.
 func (m *mirror) role(p place) (role connector.ERPRole, attached bool) {
-	for l, roles := range m.links {
-		if l.customer != p.customer || l.contact != p.contact {
-			continue
+	first := func(roles []connector.ERPRole) (r connector.ERPRole) {
+		if len(roles) > 0 {
+			r = roles[0]
 		}
-		attached = true
-		if len(roles) > 0 && (role.Key == "" || l.statedBy == (connector.Key{})) {
-			role = roles[0]
+		return r
+	}
+	if roles, ok := m.links[link{customer: p.customer, contact: p.contact}]; ok {
+		return first(roles), true
+	}
+	for l, roles := range m.links {
+		if l.customer == p.customer && l.contact == p.contact {
+			role, attached = first(roles), true
 		}
 	}
 	return role, attached

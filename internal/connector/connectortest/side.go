@@ -2,11 +2,10 @@ package connectortest
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -15,7 +14,7 @@ import (
 
 // A side is the far side as a case sees it: the harness, and what it was told to hold.
 type side struct {
-	testing.TB
+	reporter
 	harness  Harness
 	features Features
 	records  map[connector.Key]*held
@@ -23,17 +22,25 @@ type side struct {
 	serial   int
 }
 
+// A reporter is what a side needs of a testing.TB, or of a property's test.
+type reporter interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // held is a record as the ERP holds it now.
 type held struct {
 	Record
+	serial   int // in order of adding
 	inactive bool
 }
 
 // place is a contact's place at a customer.
 type place struct{ customer, contact string }
 
-func newSide(tb testing.TB, h Harness) *side {
-	return &side{TB: tb, harness: h, features: h.Features(),
+func newSide(r reporter, h Harness) *side {
+	return &side{reporter: r, harness: h, features: h.Features(),
 		records: map[connector.Key]*held{}, links: map[place]connector.ERPRole{}}
 }
 
@@ -58,7 +65,8 @@ func (s *side) put(r Record) connector.Key {
 	if k.ID == "" || s.records[k] != nil {
 		s.Fatalf("the harness gave a new %s no id of its own", r.Kind)
 	}
-	s.records[k] = &held{Record: r}
+	s.serial++
+	s.records[k] = &held{Record: r, serial: s.serial}
 	if r.Company != "" {
 		s.links[place{r.Company, k.ID}] = connector.ERPRole{}
 	}
@@ -74,8 +82,10 @@ func (s *side) edit(k connector.Key, edit func(*Record)) {
 }
 
 // touch gives a record another address; rename another name, which moves it in an ERP that sorts by name.
-func (s *side) touch(k connector.Key)  { s.edit(k, func(r *Record) { r.Mail = s.invent(k.Kind).Mail }) }
-func (s *side) rename(k connector.Key) { s.edit(k, func(r *Record) { r.Name = "A" + s.invent(k.Kind).Name }) }
+func (s *side) touch(k connector.Key) { s.edit(k, func(r *Record) { r.Mail = s.invent(k.Kind).Mail }) }
+func (s *side) rename(k connector.Key) {
+	s.edit(k, func(r *Record) { r.Name = "A" + s.invent(k.Kind).Name })
+}
 
 func (s *side) inactivate(k connector.Key) {
 	s.records[k].inactive = true
@@ -85,6 +95,14 @@ func (s *side) inactivate(k connector.Key) {
 func (s *side) reactivate(k connector.Key) {
 	s.records[k].inactive = false
 	s.harness.Reactivate(k)
+}
+
+func (s *side) toggle(k connector.Key) {
+	if s.records[k].inactive {
+		s.reactivate(k)
+	} else {
+		s.inactivate(k)
+	}
 }
 
 // remove is inactivate where the ERP keeps every record.
@@ -112,9 +130,9 @@ func (s *side) detach(customer, contact connector.Key) {
 	s.harness.Detach(customer.ID, contact.ID)
 }
 
-// fill adds what takes more than two pages of each kind, some of it inactive, and returns the keys in order of adding. A
-// second has several records, fewer than a page; with oneSecond all share it.
-func (s *side) fill(oneSecond bool) map[connector.Kind][]connector.Key {
+// fill adds what takes more than two pages of each kind, some of it inactive. A second has a few records, not a page
+// full; with oneSecond all share it.
+func (s *side) fill(oneSecond bool) {
 	keys := map[connector.Kind][]connector.Key{}
 	size := s.features.PageSize
 	for i := range 2*size + size/2 + 1 {
@@ -131,7 +149,56 @@ func (s *side) fill(oneSecond bool) map[connector.Kind][]connector.Key {
 			s.harness.Pass(time.Second)
 		}
 	}
+}
+
+// held is the records of a kind in order of adding.
+func (s *side) held(kind connector.Kind) []connector.Key {
+	var keys []connector.Key
+	for k := range s.records {
+		if k.Kind == kind {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b connector.Key) int { return s.records[a].serial - s.records[b].serial })
 	return keys
+}
+
+// touchMost changes four records of five, which still fill more than a page.
+func (s *side) touchMost() {
+	for _, kind := range s.kinds() {
+		for i, k := range s.held(kind) {
+			if i%5 != 4 {
+				s.touch(k)
+			}
+		}
+	}
+}
+
+// disturb changes records near both ends, those that a pull has read and those it has not: it edits, renames,
+// deactivates, reactivates, removes, adds and attaches.
+func (s *side) disturb() {
+	for _, kind := range s.kinds() {
+		keys := s.held(kind)
+		last := len(keys) - 1
+		for _, i := range []int{0, last} {
+			s.touch(keys[i])
+		}
+		for _, i := range []int{1, last - 1} {
+			s.rename(keys[i])
+		}
+		for _, i := range []int{2, last - 2} {
+			s.toggle(keys[i])
+		}
+		for _, i := range []int{3, last - 3} {
+			s.remove(keys[i])
+		}
+		for range 2 {
+			k := s.add(kind)
+			if kind == connector.Contacts {
+				s.attach(s.held(connector.Customers)[0], k, 0)
+			}
+		}
+	}
 }
 
 func (s *side) open() connector.Source { return s.harness.Open(nil) }
@@ -182,8 +249,8 @@ func (s *side) since(m *mirror, c connector.Cursor) connector.End {
 	return s.pull(m, connector.Pull{Since: c}, nil)
 }
 
-// pull saves all pages into a mirror. After each page but the last, between is called with its number, if it is not nil:
-// the ERP changes under the pull's feet. If it answers true, the pull is left there and resumed by a fresh Source.
+// pull saves all pages into a mirror. After each page but the last, between is called with its number, if it is not
+// nil: the ERP changes under the pull's feet. If it answers true, the pull is left there and resumed by a fresh Source.
 func (s *side) pull(m *mirror, p connector.Pull, between func(page int) (resume bool)) connector.End {
 	s.Helper()
 	m.begin()
@@ -199,12 +266,12 @@ func (s *side) pull(m *mirror, p connector.Pull, between func(page int) (resume 
 			return end != nil || between == nil || !between(n)
 		})
 	}
-	s.listedOnce(*end)
+	s.inspectEnd(*end)
 	m.finish(*end)
 	return *end
 }
 
-func (s *side) listedOnce(e connector.End) {
+func (s *side) inspectEnd(e connector.End) {
 	s.Helper()
 	for i, k := range e.Listed {
 		known := k == connector.Customers || s.features.Contacts && (k == connector.Contacts || k == connector.Links)
@@ -249,14 +316,14 @@ func (s *side) inspect(page connector.Page) {
 			s.Errorf("contact %s has %d main fields", c.ID, mains)
 		}
 	}
-	stated := map[connector.Link]bool{}
+	met := map[link]bool{}
 	own := map[string]bool{}
 	for _, l := range page.Links {
-		once := connector.Link{Customer: l.Customer, Contact: l.Contact, StatedBy: l.StatedBy}
-		if l.Customer == "" || l.Contact == "" || hasKey(stated, once) {
+		key := link{l.Customer, l.Contact, l.StatedBy}
+		if l.Customer == "" || l.Contact == "" || met[key] {
 			s.Errorf("a page has the link %s/%s twice, or without an end", l.Customer, l.Contact)
 		}
-		setKey(stated, once)
+		met[key] = true
 		if l.StatedBy != (connector.Key{}) && !onPage[l.StatedBy] {
 			s.Errorf("link %s/%s is stated by a record that is not on its page", l.Customer, l.Contact)
 		}
@@ -280,7 +347,8 @@ func (s *side) inspect(page connector.Page) {
 		}
 	}
 	for _, b := range page.Bad {
-		if b.Key.Kind == "" || b.Field == "" || b.Reason == "" || strings.Trim(b.Reason, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		snake := b.Reason != "" && strings.Trim(b.Reason, "abcdefghijklmnopqrstuvwxyz_") == ""
+		if b.Key.Kind == "" || b.Field == "" || !snake {
 			s.Errorf("a Bad lacks its kind or field, or its reason is not in snake case: %+v", b)
 		}
 	}
@@ -370,11 +438,11 @@ func (s *side) same(m *mirror, k connector.Key, want *held) {
 func (s *side) discreet(err error) {
 	s.Helper()
 	text := err.Error()
-	if e, ok := asError(err); ok {
+	if e, ok := errors.AsType[*connector.Error](err); ok {
 		text += " " + e.Hint
 	}
 	private := append(s.harness.Secrets(), Quote)
-	for r := range maps.Values(s.records) {
+	for _, r := range s.records {
 		private = append(private, r.Name, r.Mail, r.Phone)
 	}
 	for _, p := range private {

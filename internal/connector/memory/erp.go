@@ -23,9 +23,9 @@ const (
 	// QuickBooks has customers with their own contacts and nothing else. A full pull lists customers, an incremental one
 	// lists nothing. What is deleted or merged away is simply no longer there.
 	QuickBooks Style = "quickbooks"
-	// NetSuite has customers, contacts and links too. A contact with a main company states a link to it; every other link
-	// is a row of its own, and every pull lists those in full. A full pull lists all three kinds, an incremental one claims
-	// what was deleted.
+	// NetSuite has customers, contacts and links too. A contact with a main company states a link to it; every other
+	// link is a row of its own, and every pull lists those in full. A full pull lists all three kinds, an incremental one
+	// claims what was deleted.
 	NetSuite Style = "netsuite"
 )
 
