@@ -55,8 +55,8 @@ type Config struct {
 }
 
 const (
-	exampleDatabase = "set it to postgres://user:password@host:5432/contactsync?sslmode=verify-full"
-	exampleRedis    = "set it to redis://user:password@host:6379/0, or rediss:// for TLS"
+	exampleDatabase = "set it to postgres://user:password@host:5432/contactsync?sslmode=verify-full" //nolint:gosec // an example
+	exampleRedis    = "set it to redis://user:password@host:6379/0, or rediss:// for TLS"            //nolint:gosec // an example
 	exampleKey      = "set it to what `syncctl key new` prints"
 )
 

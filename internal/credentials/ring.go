@@ -80,7 +80,7 @@ func (r *Ring) Primary() string { return r.primary }
 
 // Seal encrypts for one place with the primary key.
 func (r *Ring) Seal(plain []byte, about Place) (keyID string, box []byte) {
-	return r.primary, r.ciphers[r.primary].Seal(nil, nil, plain, about.data())
+	return r.primary, r.ciphers[r.primary].Seal(nil, nil, plain, about.data()) //nolint:gosec // it draws a nonce itself and takes none
 }
 
 // Open decrypts what Seal sealed for the same place. Its error is a Misconfigured connector.Error: it concerns the keys
@@ -109,7 +109,7 @@ func (r *Ring) Open(keyID string, box []byte, about Place) ([]byte, error) {
 
 // Pack seals a connection's credentials for storage. Version and RenewingSince of the result are left to the Vault.
 func (r *Ring) Pack(c connector.Credentials, about Place) (Stored, error) {
-	plain, err := json.Marshal(c)
+	plain, err := json.Marshal(c) //nolint:gosec // to be sealed
 	if err != nil {
 		return Stored{}, errors.New("pack credentials: a time in them cannot be written") // the cause may repeat values
 	}

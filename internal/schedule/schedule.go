@@ -143,7 +143,7 @@ func (s Schedule) Stale(lastSuccess time.Time, seed int64) time.Time {
 func shift(seed, interval int64) int64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(strconv.FormatInt(seed, 10)))
-	return int64(h.Sum64()>>1) % interval //nolint:gosec // 63 bits fit
+	return int64(h.Sum64()>>1) % interval
 }
 
 // reading is what a clock shows at t, written as a UTC time.

@@ -219,7 +219,7 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 	go fetch(fetching, source, connector.Pull{Since: s.c.Since, Resume: s.c.Resume}, pages)
 	defer func() {
 		leave()
-		for range pages { //nolint:revive // wait for the fetch to end: nothing of it may outlive the step
+		for range pages { // until the fetch has ended: nothing of it may outlive the step
 		}
 	}()
 	for f := range pages {

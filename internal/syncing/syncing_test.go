@@ -240,7 +240,6 @@ func (w *world) customers(n int) []string {
 }
 
 func customer(id string) connector.Key { return connector.Key{Kind: connector.Customers, ID: id} }
-func person(id string) connector.Key   { return connector.Key{Kind: connector.Contacts, ID: id} }
 
 var styles = []memory.Style{memory.QuickBooks, memory.NetSuite}
 

@@ -481,9 +481,7 @@ func lookup(s *side) {
 	var keys []connector.Key
 	for _, kind := range s.kinds() {
 		held := s.held(kind)
-		for _, k := range held[:min(len(held), connector.LookupMax/4)] {
-			keys = append(keys, k)
-		}
+		keys = append(keys, held[:min(len(held), connector.LookupMax/4)]...)
 		for _, id := range []string{"no'such", `\`, "%", "1 OR 1=1", "Ünknown"} {
 			keys = append(keys, connector.Key{Kind: kind, ID: id})
 		}
