@@ -1,0 +1,340 @@
+package syncing_test
+
+import (
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/connector/memory"
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+)
+
+// exec changes the database as its owner, as a person's program would.
+func (w *world) exec(statement string, args ...any) {
+	w.t.Helper()
+	db, err := sql.Open("postgres", w.dsn)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(w.ctx, "SET search_path = contactsync, public; "+statement, args...); err != nil {
+		w.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// TestChoicesSurviveEverySync guards rule 2: the role a person chose, and the contacts made in Centime, stay as they are.
+func TestChoicesSurviveEverySync(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(30)
+	w.mustSync(postgres.Full)
+	w.exec(`INSERT INTO roles (tenant_id, name, invoice_presentment) VALUES (1, 'Payer', true);
+		INSERT INTO role_choices (tenant_id, customer_contact_id, role_id, chosen_by) SELECT 1, cc.id, (SELECT max(id) FROM roles), 'ann'
+			FROM customer_contacts cc JOIN customers cu ON cu.id = cc.customer_id WHERE cu.erp_id = '` + ids[0] + `';
+		INSERT INTO contacts (tenant_id, connection_id, origin, name, active) VALUES (1, 1, 'centime', 'Ours', true);
+		INSERT INTO contact_points SELECT 1, id, origin, 'email', 1, 'email', 'ours@kelp.example', 'ours@kelp.example', true, true, true
+			FROM contacts WHERE origin = 'centime';
+		INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active)
+			SELECT 1, 1, cu.id, co.id, 'centime', true FROM customers cu, contacts co WHERE cu.erp_id = '` + ids[0] + `' AND co.origin = 'centime'`)
+	state := func() string {
+		return pgtest.Value(t, w.dsn, `SELECT concat((SELECT string_agg(c::text, ' ') FROM contactsync.role_choices c),
+			(SELECT string_agg(c::text, ' ') FROM contactsync.contacts c WHERE origin = 'centime'),
+			(SELECT string_agg(c::text, ' ') FROM contactsync.contact_points c WHERE origin = 'centime'),
+			(SELECT string_agg(c::text, ' ') FROM contactsync.customer_contacts c WHERE origin = 'centime'))`)
+	}
+	before := state()
+	w.erp.EditCustomer(ids[0], func(c *connector.Customer, own *connector.Contact) {
+		c.Name, own.Channels = "Renamed", []connector.Channel{memory.Mail("new@kelp.example")}
+	})
+	w.mustSync(postgres.Incremental)
+	w.mustSync(postgres.Full)
+	invoices := w.list(postgres.Recipients, postgres.Filter{Column: "communication_type", Value: "invoice_presentment"})
+	if len(invoices) != 1 || invoices[0]["email"] != "new@kelp.example" || invoices[0]["role"] != "Payer" {
+		t.Errorf("invoices go to %v", invoices)
+	}
+	w.erp.Delete(customer(ids[0]))
+	w.mustSync(postgres.Full)
+	if len(w.list(postgres.Recipients, postgres.Filter{Column: "communication_type", Value: "invoice_presentment"})) != 0 {
+		t.Error("mail for a customer that is gone")
+	}
+	issues := w.list(postgres.Issues, postgres.Filter{Column: "reason", Value: "customer_vanished"})
+	if len(issues) != 1 || issues[0]["count"] != "1" {
+		t.Errorf("nobody is told of the contact at the customer that vanished: %v", issues)
+	}
+	if after := state(); after != before {
+		t.Errorf("a sync changed what people made:\nbefore %s\nafter  %s", before, after)
+	}
+}
+
+// TestNoGuessingWhoGetsMail guards rule 14: a role met first starts no mail, and the 31st is no role.
+func TestNoGuessingWhoGetsMail(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(3)
+	attach := func(n int) {
+		k := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", n), Active: true,
+			Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@kelp.example", n))}}, "")
+		w.erp.Attach(ids[0], k, connector.ERPRole{Key: fmt.Sprint(n), Name: fmt.Sprint("Role ", n)})
+	}
+	for n := range 33 {
+		attach(n)
+	}
+	w.mustSync(postgres.Full)
+	for _, r := range w.list(postgres.Recipients) {
+		if strings.HasPrefix(r["email"], "p") {
+			t.Errorf("%s gets %s by a role nobody decided about", r["email"], r["communication_type"])
+		}
+	}
+	roles := w.list(postgres.Roles)
+	if len(roles) != contact.RoleMax {
+		t.Errorf("%d roles, want %d", len(roles), contact.RoleMax)
+	}
+	if n := len(w.list(postgres.Issues, postgres.Filter{Column: "reason", Value: "no_room_for_role"})); n != 4 {
+		t.Errorf("%d issues about roles without room, want 4", n)
+	}
+	if n := len(w.list(postgres.Contacts, postgres.Filter{Column: "name", Value: "Person 32"})); n != 1 {
+		t.Error("a contact whose role had no room was not stored")
+	}
+	w.exec(`UPDATE role_mappings SET role_id = NULL WHERE erp_role_key = '0';
+		DELETE FROM roles r WHERE r.name LIKE 'Role 0 %'`)
+	w.mustSync(postgres.Incremental)
+	if n := len(w.list(postgres.Roles)); n != contact.RoleMax {
+		t.Errorf("%d roles after there was room for one", n)
+	}
+}
+
+// TestLinksFollowWhoStatesThem: attached while anyone states it, and the link's own role speaks first.
+func TestLinksFollowWhoStatesThem(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(30)
+	ann := w.erp.AddContact(connector.Contact{Name: "Ann", Active: true}, ids[0])
+	bob := w.erp.AddContact(connector.Contact{Name: "Bob", Active: true}, "")
+	w.erp.Attach(ids[1], bob, connector.ERPRole{Key: "7", Name: "Buyer"}) // a listing of links that is empty would be held
+	place := func() map[string]string {
+		t.Helper()
+		rows := w.list(postgres.Contacts, postgres.Filter{Column: "name", Value: "Ann"}, postgres.Filter{Column: "customer_erp_id", Value: ids[0]})
+		if len(rows) != 1 {
+			t.Fatalf("%v", rows)
+		}
+		return rows[0]
+	}
+	w.mustSync(postgres.Full)
+	if p := place(); p["active"] != "true" || p["erp_role"] != "<nil>" {
+		t.Errorf("stated by the contact: %v", p)
+	}
+	w.erp.Attach(ids[0], ann, connector.ERPRole{Key: "7", Name: "Buyer"})
+	w.mustSync(postgres.Incremental)
+	if p := place(); p["erp_role"] != "Buyer" {
+		t.Errorf("attached with a role: %v", p)
+	}
+	w.erp.SetCompany(ann, "")
+	w.mustSync(postgres.Incremental)
+	if p := place(); p["active"] != "true" || p["erp_role"] != "Buyer" {
+		t.Errorf("still stated by the link: %v", p)
+	}
+	w.erp.Detach(ids[0], ann)
+	if r := w.mustSync(postgres.Incremental); r.Gone != 1 {
+		t.Errorf("deactivated %d, want 1", r.Gone)
+	}
+	if p := place(); p["active"] != "false" || p["inactive_reason"] != "detached" {
+		t.Errorf("stated by nobody: %v", p)
+	}
+	w.erp.Attach(ids[0], ann, connector.ERPRole{Key: "8", Name: "Payer"})
+	w.mustSync(postgres.Incremental)
+	if p := place(); p["active"] != "true" || p["erp_role"] != "Payer" {
+		t.Errorf("attached again: %v", p)
+	}
+}
+
+// TestHistoryTellsChangesAndNotCreations guards rule 13.
+func TestHistoryTellsChangesAndNotCreations(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(10)
+	w.mustSync(postgres.Full)
+	if n := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.history`); n != "0" {
+		t.Errorf("%s rows about creations", n)
+	}
+	w.erp.EditCustomer(ids[0], func(c *connector.Customer, own *connector.Contact) {
+		c.Name, own.Channels = "Renamed", []connector.Channel{memory.Mail("new@kelp.example")}
+	})
+	w.erp.Inactivate(customer(ids[1]))
+	run := w.mustSync(postgres.Incremental)
+	got := pgtest.Value(t, w.dsn, `SELECT string_agg(concat_ws(' ', entity, field, was, became, reason), '; ' ORDER BY entity, entity_id, field)
+		FROM contactsync.history WHERE run_id = $1`, run.ID)
+	for _, part := range []string{"customer name Customer 0 Renamed", "c0@kelp.example new@kelp.example", "customer active true false erp_inactive", "contact active true false erp_inactive"} {
+		if !strings.Contains(got, part) {
+			t.Errorf("%q is missing in:\n%s", part, got)
+		}
+	}
+}
+
+// TestBadTextIsStoredAndTold guards rule 8: NUL and lone surrogates are cut out, the rest is stored, an issue says so and
+// closes when the record is read without them.
+func TestBadTextIsStoredAndTold(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(5)
+	w.erp.EditCustomer(ids[0], func(c *connector.Customer, own *connector.Contact) {
+		c.Name = "Nul\x00 and \xed\xa0\x80 half"
+		own.Channels = []connector.Channel{memory.Mail("not an address")}
+	})
+	w.erp.EditCustomer(ids[1], func(c *connector.Customer, _ *connector.Contact) { c.Name = strings.Repeat("é", 500) })
+	w.erp.EditCustomer(ids[2], func(c *connector.Customer, own *connector.Contact) { c.Name, own.Name = "", "" })
+	r := w.mustSync(postgres.Full)
+	if r.Read != 5 || r.Created != 5 || r.WithIssue != 2 {
+		t.Errorf("read %d, created %d, with issue %d", r.Read, r.Created, r.WithIssue)
+	}
+	var names []string
+	for _, c := range w.list(postgres.Customers) {
+		names = append(names, c["name"])
+	}
+	if !slices.Contains(names, "Nul and  half") || !slices.Contains(names, strings.Repeat("é", 500)) {
+		t.Errorf("%q", names)
+	}
+	for _, p := range w.list(postgres.Points, postgres.Filter{Column: "value", Value: "not an address"}) {
+		if p["usable"] != "false" {
+			t.Errorf("usable: %v", p)
+		}
+	}
+	reasons := map[string]bool{}
+	for _, i := range w.list(postgres.Issues) {
+		reasons[i["reason"]] = true
+	}
+	if !reasons["unstorable_characters_removed"] || !reasons["not_an_address"] || !reasons["no_name"] {
+		t.Errorf("issues: %v", reasons)
+	}
+	for _, id := range ids[:3] {
+		w.erp.EditCustomer(id, func(c *connector.Customer, own *connector.Contact) {
+			c.Name, own.Name, own.Channels = "Fine", "Fine", nil
+		})
+	}
+	w.mustSync(postgres.Incremental)
+	if left := w.list(postgres.Issues); len(left) != 0 {
+		t.Errorf("still open: %v", left)
+	}
+}
+
+// TestRunOutOfTriesHandsOn: what a failed run had read is not read again, and absence is still judged over all of it.
+func TestRunOutOfTriesHandsOn(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(30)
+	w.mustSync(postgres.Full)
+	w.erp.Delete(customer(ids[29]))
+	for range 12 {
+		w.erp.FailNext(&connector.Error{Kind: connector.Transient, Step: "list", Message: "503"})
+	}
+	w.erp.FailPage(1, nil)
+	failed := w.sync(postgres.Full)
+	if failed.Status != "failed" {
+		t.Fatalf("%s", failed.Status)
+	}
+	w.erp.Refuse(nil)
+	if r := w.mustSync(postgres.Full); r.Gone != 1 {
+		t.Errorf("deactivated %d, want 1", r.Gone)
+	}
+	w.wantMirror()
+}
+
+func TestExpiredCursorBeginsAgain(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(10)
+	w.mustSync(postgres.Full)
+	w.erp.ExpireCursors()
+	w.customers(2)
+	if r := w.mustSync(postgres.Incremental); r.Mode != postgres.Full || r.Read != 12 {
+		t.Errorf("%s run read %d", r.Mode, r.Read)
+	}
+	w.wantMirror()
+}
+
+// TestRequestsJoin: a second request joins the queued run, makes it full if it asks for that, and is kept.
+func TestRequestsJoin(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.work()
+	first := w.queue(postgres.Incremental)
+	second, joined, err := w.store.QueueRun(w.ctx, postgres.Request{Tenant: w.tenant, Connection: w.connection, Mode: postgres.Full,
+		Trigger: postgres.Manual, By: "bea", Reason: "asked by phone"})
+	if err != nil || !joined || first != second {
+		t.Fatalf("%d %v %v", second, joined, err)
+	}
+	r, err := w.store.Run(w.ctx, first)
+	if err != nil || r.Mode != postgres.Full {
+		t.Errorf("%s %v", r.Mode, err)
+	}
+	if asked := w.list(postgres.Requests, postgres.Filter{Column: "run_id", Value: first}); len(asked) != 2 || asked[1]["requested_by"] != "bea" {
+		t.Errorf("%v", asked)
+	}
+}
+
+// TestPauseStopsAtTheNextPageAndGoesOn, and a cancelled run deactivates nobody.
+func TestPauseStopsAtTheNextPageAndGoesOn(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(12)
+	w.mustSync(postgres.Full)
+	w.erp.Delete(customer(ids[0]))
+	run := w.queue(postgres.Full)
+	c, err := w.store.FindConnection(w.ctx, "Kelp books")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.SetState(w.ctx, c, "paused", ops); err != nil {
+		t.Fatal(err)
+	}
+	w.work()
+	if r, _ := w.store.Run(w.ctx, run); r.Status != "queued" {
+		t.Fatalf("a paused connection's run is %s", r.Status)
+	}
+	if err := w.store.SetState(w.ctx, c, "active", ops); err != nil {
+		t.Fatal(err)
+	}
+	w.work()
+	if r, _ := w.store.Run(w.ctx, run); r.Status != "succeeded" || r.Gone != 1 {
+		t.Errorf("after the pause: %s, deactivated %d", r.Status, r.Gone)
+	}
+	w.erp.Delete(customer(ids[1]))
+	run = w.queue(postgres.Full)
+	if status, err := w.store.CancelRun(w.ctx, run); err != nil || status != "cancelled" {
+		t.Errorf("%s %v", status, err)
+	}
+	w.work()
+	if n := len(w.list(postgres.Customers, postgres.Filter{Column: "active", Value: true})); n != 11 {
+		t.Errorf("%d active, want 11", n)
+	}
+}
+
+// TestErrorKinds: what each does to run and connection.
+func TestErrorKinds(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[connector.ErrorKind]struct{ status, state string }{
+		connector.Transient: {"waiting", "active"}, connector.Throttled: {"waiting", "active"}, connector.Denied: {"failed", "needs_attention"},
+		connector.Rejected: {"failed", "active"}, connector.Misconfigured: {"failed", "active"},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			w := setup(t, memory.QuickBooks)
+			w.customers(5)
+			w.mustSync(postgres.Full)
+			w.worker.Backoff = func(int) time.Duration { return time.Hour }
+			w.erp.Refuse(&connector.Error{Kind: kind, Step: "list", Message: "no", Hint: "do this", RetryAfter: time.Hour})
+			run := w.queue(postgres.Incremental)
+			w.work()
+			r, err := w.store.Run(w.ctx, run)
+			if err != nil || r.Status != want.status || r.State != want.state || r.ErrorKind == nil || *r.ErrorKind != string(kind) {
+				t.Errorf("run %s, connection %s, kind %v, %v", r.Status, r.State, r.ErrorKind, err)
+			}
+			if n := len(w.list(postgres.Contacts, postgres.Filter{Column: "active", Value: true})); n != 5 {
+				t.Errorf("%d active, want 5", n)
+			}
+			if kind != connector.Denied {
+				return
+			}
+			w.erp.Refuse(nil)
+			w.mustSync(postgres.Incremental)
+			if c := w.list(postgres.Connections)[0]; c["state"] != "active" {
+				t.Errorf("not healed: %v", c)
+			}
+		})
+	}
+}
