@@ -4,6 +4,7 @@ import (
 	"net/mail"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -114,7 +115,7 @@ func splitAddresses(raw string) []string {
 
 // Address is the address to send to that a text names: alone, or as `Name <address>`. Its domain is in lower case and
 // ASCII. net/mail alone accepts far too much, so the domain must have a dot and proper labels, and lengths are those of
-// RFC 5321 (local part 64, all 254 bytes).
+// RFC 5321 (local part 64, all 254 bytes). An entry that names two addresses is none: which was meant is not guessed.
 func Address(text string) (address string, ok bool) {
 	if !utf8.ValidString(text) || len(text) > 1000 {
 		return "", false
@@ -122,6 +123,10 @@ func Address(text string) (address string, ok bool) {
 	bare := text
 	if open := strings.LastIndexByte(text, '<'); open >= 0 && strings.HasSuffix(text, ">") {
 		bare = strings.TrimSpace(text[open+1 : len(text)-1])
+		name := strings.Trim(text[:open], ` "'`)
+		if strings.ContainsAny(name, "<>\r\n") || strings.Contains(name, "@") && !strings.EqualFold(name, bare) {
+			return "", false
+		}
 	}
 	at := strings.LastIndexByte(bare, '@')
 	if at <= 0 {
@@ -133,7 +138,7 @@ func Address(text string) (address string, ok bool) {
 		return "", false
 	}
 	address = local + "@" + domain
-	if strings.ContainsAny(local, "\"\\ ()<>[]:") {
+	if strings.ContainsAny(local, "\"\\ ()<>[]:") || strings.ContainsFunc(local, unseen) {
 		return "", false
 	}
 	parsed, err := mail.ParseAddress(address)
@@ -142,6 +147,10 @@ func Address(text string) (address string, ok bool) {
 	}
 	return address, true
 }
+
+// unseen is what nobody types into an address and net/mail lets through: spaces, line ends, control and invisible
+// characters beyond ASCII.
+func unseen(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
 // properDomain wants two labels or more of letters, digits and inner hyphens, the last one not a number.
 func properDomain(domain string) bool {

@@ -1,5 +1,6 @@
-// Package queue carries deliveries of runs from the scheduler to the workers. It is the only importer of asynq, and a mere
-// wake-up: what is due, done or lost is decided from Postgres, so a task that Redis loses, doubles or keeps does no harm.
+// Package queue carries deliveries of runs from the scheduler to the workers. It is the only importer of asynq, and a
+// mere wake-up: what is due, done or lost is decided from Postgres, so a task that Redis loses, doubles or keeps does
+// no harm.
 package queue
 
 import (
@@ -8,9 +9,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -31,11 +35,22 @@ const (
 var weights = map[string]int{string(Urgent): 12, string(Scheduled): 5, string(FirstLoad): 1}
 
 const (
-	// taskType has no other type as a prefix; the server matches it whole.
 	taskType = "run:step"
 	// retries is never reached: the handler always succeeds, and crashes count as tries.
 	retries = 1 << 20
+	// overdue is when asynq gives up on a task. Steps are bounded well below, by Serve: a task that asynq ends is begun
+	// again while its handler still runs.
+	overdue = 24 * time.Hour
+	// notice is how long handlers wait for the news of a shutdown while Redis hangs.
+	notice = time.Second
 )
+
+// Its pool writes lines of its own to standard error, between the log's JSON. Every error is returned as well.
+func init() { redis.SetLogger(silent{}) }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // A Task is a delivery of a run.
 type Task struct {
@@ -49,8 +64,8 @@ func (t Task) id() string { return fmt.Sprintf("run:%d:%d", t.Run, t.Delivery) }
 // Redis is a connection to the server that holds the queues.
 type Redis struct {
 	client    *redis.Client
-	tasks     *asynq.Client
 	inspector *asynq.Inspector
+	servers   atomic.Int32 // that have not ended
 }
 
 // Open reads a redis:// or rediss:// URL. It connects when first used.
@@ -64,11 +79,17 @@ func Open(url string) (*Redis, error) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.MaxRetries = 3*time.Second, 3*time.Second, 3*time.Second, 1
 	o.DisableIdentity = true
 	client := redis.NewClient(o)
-	return &Redis{client: client, tasks: asynq.NewClientFromRedisClient(client), inspector: asynq.NewInspectorFromRedisClient(client)}, nil
+	return &Redis{client: client, inspector: asynq.NewInspectorFromRedisClient(client)}, nil
 }
 
-// Close ends the connection.
-func (r *Redis) Close() error { return r.client.Close() }
+// Close ends the connection, unless a Server uses it that Shutdown gave up on: asynq's subscriber panics when its
+// connection is closed. The process is about to end then, and the connection with it.
+func (r *Redis) Close() error {
+	if r.servers.Load() > 0 {
+		return nil
+	}
+	return r.client.Close()
+}
 
 // Ping says whether Redis answers.
 func (r *Redis) Ping(ctx context.Context) error {
@@ -97,16 +118,19 @@ func (r *Redis) Forget(ctx context.Context) error {
 // Enqueue hands a task out. One that is there already is success; after another error it is unknown whether it is.
 func (r *Redis) Enqueue(ctx context.Context, t Task) error {
 	payload := strconv.FormatInt(t.Run, 10)
-	_, err := r.tasks.EnqueueContext(ctx, asynq.NewTask(taskType, []byte(payload)),
-		asynq.TaskID(t.id()), asynq.Queue(string(t.Queue)), asynq.MaxRetry(retries), asynq.Timeout(24*time.Hour))
+	// A client remembers which queues it has announced, and after Redis was emptied it does not announce them again: its
+	// tasks would be worked, but the inspector would say that there is no such queue. So each task has a client.
+	tasks := asynq.NewClientFromRedisClient(r.client)
+	_, err := tasks.EnqueueContext(ctx, asynq.NewTask(taskType, []byte(payload)),
+		asynq.TaskID(t.id()), asynq.Queue(string(t.Queue)), asynq.MaxRetry(retries), asynq.Timeout(overdue))
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue run %d: %w", t.Run, err)
 	}
 	return nil
 }
 
-// Waiting says whether a task is in the queue and no worker has taken it. One that a worker took, that was archived, lost or
-// never arrived is not.
+// Waiting says whether a task is in the queue and no worker has taken it. One that a worker took, that was archived,
+// lost or never arrived is not.
 func (r *Redis) Waiting(_ context.Context, t Task) (bool, error) {
 	info, err := r.inspector.GetTaskInfo(string(t.Queue), t.id())
 	switch {
@@ -125,32 +149,89 @@ func (r *Redis) Waiting(_ context.Context, t Task) (bool, error) {
 	return false, nil
 }
 
+// unleased removes a task that a worker took and that has no lease. asynq gives each task its lease with the taking, but
+// may lose the lease alone, and then nothing of its own finds the task: https://github.com/hibiken/asynq/issues/1144
+var unleased = redis.NewScript(`
+	if redis.call("ZSCORE", KEYS[2], ARGV[1]) then return 0 end
+	if redis.call("LREM", KEYS[1], 0, ARGV[1]) == 0 then return 0 end
+	redis.call("DEL", KEYS[3])
+	return 1`)
+
+// Sweep deletes tasks that nobody will work: archived ones, and those stuck with a worker that is gone. Their runs were
+// or will be handed out again, under other ids. It returns how many there were.
+func (r *Redis) Sweep(ctx context.Context) (int, error) {
+	queues, err := r.inspector.Queues()
+	if err != nil {
+		return 0, fmt.Errorf("sweep queues: %w", err)
+	}
+	gone := 0
+	for _, queue := range queues {
+		if weights[queue] == 0 {
+			continue // another program's
+		}
+		n, err := r.inspector.DeleteAllArchivedTasks(queue)
+		if err != nil {
+			return gone, fmt.Errorf("sweep queue %s: %w", queue, err)
+		}
+		gone += n
+		prefix := "asynq:{" + queue + "}:" // asynq's own keys; they are part of its wire format
+		ids, err := r.client.LRange(ctx, prefix+"active", 0, -1).Result()
+		if err != nil {
+			return gone, fmt.Errorf("sweep queue %s: %w", queue, err)
+		}
+		for _, id := range ids {
+			keys := []string{prefix + "active", prefix + "lease", prefix + "t:" + id}
+			n, err := unleased.Run(ctx, r.client, keys, id).Int()
+			if err != nil {
+				return gone, fmt.Errorf("sweep queue %s: %w", queue, err)
+			}
+			gone += n
+		}
+	}
+	return gone, nil
+}
+
 // Handler works a task; what became of it is in Postgres when it returns.
 type Handler func(ctx context.Context, run int64, delivery int)
 
 // Server takes tasks from the queues.
 type Server struct {
 	asynq    *asynq.Server
+	redis    *Redis
 	draining chan struct{}
-	working  sync.WaitGroup
+	ended    chan struct{}
 	log      *slog.Logger
+	// working is read-locked by each handler. Not a WaitGroup: the last task taken may begin while Shutdown waits.
+	working sync.RWMutex
 }
 
-// Serve starts to work tasks, at most concurrency at a time. longest bounds one task: then its context ends. Shutdown closes
-// draining, upon which handlers are to end soon.
-func (r *Redis) Serve(handler Handler, draining chan struct{}, concurrency int, longest time.Duration, log *slog.Logger) (*Server, error) {
-	s := &Server{draining: draining, log: log}
+// Serve starts to work tasks, at most concurrency at a time. longest bounds one task: then its context ends. Shutdown
+// closes draining, upon which handlers are to end soon.
+func (r *Redis) Serve(
+	handler Handler, draining chan struct{}, concurrency int, longest time.Duration, log *slog.Logger,
+) (*Server, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if n, err := r.Sweep(ctx); err != nil {
+		log.WarnContext(ctx, "old tasks stay in the queue, which harms nothing", "error", err)
+	} else if n > 0 {
+		log.InfoContext(ctx, "swept tasks that nobody would work", "tasks", n)
+	}
+
+	s := &Server{redis: r, draining: draining, ended: make(chan struct{}), log: log}
 	s.asynq = asynq.NewServerFromRedisClient(r.client, asynq.Config{
-		Concurrency: concurrency, Queues: weights, TaskCheckInterval: 200 * time.Millisecond, DelayedTaskCheckInterval: time.Second,
+		Concurrency: concurrency, Queues: weights,
+		TaskCheckInterval: 200 * time.Millisecond, DelayedTaskCheckInterval: time.Second,
 		ShutdownTimeout: 5 * time.Second, Logger: logger{log}, LogLevel: asynq.DebugLevel,
 		// Only crashes and a Redis that was away too long lead here; the redelivery is Postgres' business.
 		RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return time.Second },
 	})
 	work := func(ctx context.Context, t *asynq.Task) error {
-		s.working.Add(1)
-		defer s.working.Done()
+		s.working.RLock()
+		defer s.working.RUnlock()
 		id, _ := asynq.GetTaskID(ctx)
 		run, delivery, ok := parseID(id)
+		// The type is compared whole: asynq's own mux would match it by prefix.
 		if t.Type() != taskType || !ok {
 			log.ErrorContext(ctx, "task of another program in our queue: dropped", "type", t.Type())
 			return nil
@@ -159,7 +240,8 @@ func (r *Redis) Serve(handler Handler, draining chan struct{}, concurrency int, 
 		defer cancel()
 		defer func() {
 			if p := recover(); p != nil {
-				log.ErrorContext(ctx, "step panicked; the scheduler hands the run out again", "run_id", run, "panic", p)
+				log.ErrorContext(ctx, "step panicked; the scheduler hands the run out again",
+					"run_id", run, "panic", panicText(p), "stack", string(debug.Stack()))
 			}
 		}()
 		handler(ctx, run, delivery)
@@ -168,30 +250,52 @@ func (r *Redis) Serve(handler Handler, draining chan struct{}, concurrency int, 
 	if err := s.asynq.Start(asynq.HandlerFunc(work)); err != nil {
 		return nil, fmt.Errorf("start queue server: %w", err)
 	}
+	r.servers.Add(1)
 	return s, nil
 }
 
-func parseID(id string) (run int64, delivery int, ok bool) {
-	rest, ours := strings.CutPrefix(id, "run:")
-	first, second, two := strings.Cut(rest, ":")
-	run, err := strconv.ParseInt(first, 10, 64)
-	delivery, err2 := strconv.Atoi(second)
-	return run, delivery, ours && two && err == nil && err2 == nil
+// panicText repeats only what the runtime says: what other code panics with may quote a record.
+func panicText(p any) string {
+	if err, ok := p.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", p)
 }
 
-// Shutdown takes no more tasks, lets steps end at their next page, and returns within patience and a little, also if Redis
-// hangs. Whatever is unfinished then is found by its lease.
+// parseID takes nothing but what Task.id makes.
+func parseID(id string) (run int64, delivery int, ok bool) {
+	parts := strings.Split(id, ":")
+	if len(parts) != 3 {
+		return 0, 0, false
+	}
+	run, _ = strconv.ParseInt(parts[1], 10, 64)
+	delivery, _ = strconv.Atoi(parts[2])
+	return run, delivery, Task{Run: run, Delivery: delivery}.id() == id
+}
+
+// Shutdown takes no more tasks, lets steps end at their next page, and returns within patience, also if Redis hangs.
+// Whatever is unfinished then is found by its lease.
 func (s *Server) Shutdown(patience time.Duration) {
-	ended := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
-		defer close(ended)
-		s.asynq.Stop()
+		s.asynq.Stop() // waits for Redis
+		close(stopped)
+	}()
+	go func() {
+		select {
+		case <-stopped:
+		case <-time.After(notice):
+		}
 		close(s.draining)
-		s.working.Wait()
+		<-stopped
+		s.working.Lock()   // when no handler works
+		s.working.Unlock() //nolint:staticcheck // nothing is to be done in between
 		s.asynq.Shutdown()
+		s.redis.servers.Add(-1)
+		close(s.ended)
 	}()
 	select {
-	case <-ended:
+	case <-s.ended:
 	case <-time.After(patience):
 		s.log.Warn("not everything ended in time; it is handed out again when its lease ends")
 	}
