@@ -35,9 +35,15 @@ func setup(environ []string) cli.Setup {
 		return c, err
 	}
 	return cli.Setup{
-		DatabaseURL:   func() (string, error) { c, err := read("DATABASE_URL"); return string(c.DatabaseURL), err },
-		MigrationsURL: func() (string, error) { c, err := read("DATABASE_URL"); return string(c.MigrationsURL), err },
-		Ring:          func() (*credentials.Ring, error) { c, err := read("CREDENTIALS_KEY"); return c.Ring, err },
+		DatabaseURL: func() (string, error) { c, err := read("DATABASE_URL"); return string(c.DatabaseURL), err },
+		MigrationsURL: func() (string, error) {
+			c, err := read()
+			if err == nil && c.MigrationsURL == "" {
+				_, err = read("DATABASE_URL")
+			}
+			return string(c.MigrationsURL), err
+		},
+		Ring: func() (*credentials.Ring, error) { c, err := read("CREDENTIALS_KEY"); return c.Ring, err },
 		Connectors: func() (map[string]connector.Connector, error) {
 			c, err := read()
 			return connectors.All(connectors.Keys{QuickBooks: quickbooks.App{

@@ -91,7 +91,7 @@ func run(ctx context.Context, args, environ []string, stderr io.Writer) error {
 	worker := &syncing.Worker{
 		Store: store, Connectors: erps, Ring: c.Ring, Log: log, Lease: c.Lease, Step: c.Step, Draining: draining,
 	}
-	server, err := redis.Serve(func(ctx context.Context, run int64, delivery int) {
+	server, err := redis.Serve(func(ctx context.Context, run int64, delivery int) { //nolint:contextcheck // a step outlives the signal
 		next := worker.Work(ctx, run, delivery)
 		if next == nil {
 			return

@@ -1,6 +1,9 @@
 package quickbooks_test
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +13,7 @@ import (
 	"github.com/centime/contactsync/internal/erpsim/qbo"
 )
 
-// TestEachFaultHasItsKind: what section 8 of the error codes says can be done, in each form a fault comes in.
+// TestEachFaultHasItsKind: what can be done about each failure, in each form it comes in.
 func TestEachFaultHasItsKind(t *testing.T) {
 	t.Parallel()
 	for kind, want := range map[qbo.FaultKind]connector.ErrorKind{
@@ -91,13 +94,15 @@ func TestRefreshOutcomes(t *testing.T) {
 				if strings.Contains(err.Error(), before.RefreshToken) {
 					t.Errorf("the token is in the error")
 				}
-				if n := len(f.sim.Log().Requests(func(r erpsim.Request) bool { return r.Op == qbo.Token })); n != 1 {
+				if n := f.sim.Log().Count("", qbo.Token); n != 1 {
 					t.Errorf("%d token requests: a refused token must not be sent twice", n)
 				}
 				return
 			}
-			if (after.RefreshToken != before.RefreshToken) != c.rotated || after.AccessToken == "" || after.ExpiresAt == nil || after.RefreshExpiresAt == nil || after.RefreshEndsAt == nil {
-				t.Errorf("rotated %v, ends %v %v", after.RefreshToken != before.RefreshToken, after.RefreshExpiresAt, after.RefreshEndsAt)
+			rotated := after.RefreshToken != before.RefreshToken
+			if rotated != c.rotated || after.AccessToken == "" || after.ExpiresAt == nil ||
+				after.RefreshExpiresAt == nil || after.RefreshEndsAt == nil {
+				t.Errorf("rotated %v, ends %v %v", rotated, after.RefreshExpiresAt, after.RefreshEndsAt)
 			}
 		})
 	}
@@ -108,19 +113,21 @@ func TestSpoiltRowsLoseNothing(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, qbo.Options{})
 	ids := f.company.Import(20)
-	page := func() connector.Page {
+	page := func() (all connector.Page) {
 		t.Helper()
 		for page, err := range f.source().Pull(t.Context(), connector.Pull{}) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return page
+			all.Customers = append(all.Customers, page.Customers...)
+			all.Bad = append(all.Bad, page.Bad...)
+			all.End = page.End
 		}
-		return connector.Page{}
+		return all
 	}
 	for field, value := range map[string]string{
-		"DisplayName": `7`, "PrimaryEmailAddr": `"bare"`, "PrimaryPhone": `{"FreeFormNumber":[1]}`, "Active": `"yes"`, "MetaData": `[]`,
-		"ParentRef": `null`, "Unknown": `{"deep":[1,{"x":null}]}`,
+		"DisplayName": `7`, "PrimaryEmailAddr": `"bare"`, "PrimaryPhone": `{"FreeFormNumber":[1]}`, "Active": `"yes"`,
+		"MetaData": `[]`, "ParentRef": `null`, "Unknown": `{"deep":[1,{"x":null}]}`,
 	} {
 		if err := f.company.SpoilField(ids[0], field, value); err != nil {
 			t.Fatal(err)
@@ -139,7 +146,8 @@ func TestSpoiltRowsLoseNothing(t *testing.T) {
 	if err := f.company.SpoilField(ids[1], "Id", `null`); err != nil {
 		t.Fatal(err)
 	}
-	if got := page(); len(got.Customers) != 19 || len(got.Bad) != 1 || got.Bad[0].Key.ID != "" || len(got.End.Listed) != 0 {
+	got := page()
+	if len(got.Customers) != 19 || len(got.Bad) != 1 || got.Bad[0].Key.ID != "" || len(got.End.Listed) != 0 {
 		t.Errorf("a missing id: %d customers, %+v, listed %v", len(got.Customers), got.Bad, got.End.Listed)
 	}
 }
@@ -172,5 +180,48 @@ func TestNothingIsWritten(t *testing.T) {
 	}
 	if v := f.sim.Violations(); len(v) != 0 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// TestRefreshTokenIsNotForwarded: a redirected token request is no answer, and the token goes nowhere else.
+func TestRefreshTokenIsNotForwarded(t *testing.T) {
+	t.Parallel()
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the refresh token was sent elsewhere")
+	}))
+	t.Cleanup(elsewhere.Close)
+	moved := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(moved.Close)
+	_, err := online("secret").Renew(t.Context(), moved.URL, connector.Credentials{RefreshToken: "RT1-x"})
+	if connector.KindOf(err) != connector.Transient {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestRenewalOfNothing: without a refresh token only a person can help, and a shutdown is nobody's fault.
+func TestRenewalOfNothing(t *testing.T) {
+	t.Parallel()
+	if _, err := online("secret").Renew(t.Context(), "", connector.Credentials{}); connector.KindOf(err) != connector.Denied {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := newFar(t, qbo.Options{})
+	if _, err := online("secret").Renew(ctx, f.tokens.url, f.tokens.login); connector.KindOf(err) != "" {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestUnreadableRecordIsPassedOver guards that one bad record never fails a run: the service refuses each page that holds
+// it, and all others arrive.
+func TestUnreadableRecordIsPassedOver(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	f.company.BulkLoad(2500, 4)
+	// The simulator refuses requests, not rows: ten in a row are a page of 1000 narrowed down to its first row.
+	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Skip: 1, Times: 10}, qbo.Fault{Kind: qbo.BadData})
+	seen, _, end := f.read("", nil)
+	if len(seen) != 2500 || len(end.Listed) != 0 { // that row was read with the page before
+		t.Errorf("%d customers of 2500, listed %v", len(seen), end.Listed)
 	}
 }

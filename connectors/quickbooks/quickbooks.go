@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -28,26 +29,29 @@ type App struct {
 // Secret does not print.
 type Secret string
 
-// String hides the secret.
-func (Secret) String() string { return "[secret]" }
-
-// GoString hides the secret from %#v.
-func (Secret) GoString() string { return "[secret]" }
+// Format hides the secret from every verb of fmt.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, hidden) }
 
 // LogValue hides the secret from slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+func (Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
 
-type onlineConnector struct{ app App }
+// MarshalText hides the secret from encoding/json, and so from a logged struct.
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+
+const hidden = "[secret]"
+
+// onlineConnector holds its app in a function, since fmt looks into unexported fields past the methods of what is there.
+type onlineConnector struct{ app func() App }
 
 // Online is the connector for QuickBooks Online.
-func Online(app App) connector.Connector { return onlineConnector{app} }
+func Online(app App) connector.Connector { return onlineConnector{func() App { return app }} }
 
 func (onlineConnector) Name() string  { return OnlineName }
 func (onlineConnector) Label() string { return "QuickBooks Online" }
 
-// LongestRequest: a request, a new token, the request again.
+// LongestRequest: a token, a request, a new token, the request again.
 func (onlineConnector) LongestRequest() time.Duration {
-	return 2*online.RequestTimeout + online.TokenTimeout
+	return 2 * (online.TokenTimeout + online.RequestTimeout)
 }
 
 func (onlineConnector) Validate(account string, c connector.Credentials) error {
@@ -60,14 +64,17 @@ func (onlineConnector) Validate(account string, c connector.Credentials) error {
 	return nil
 }
 
-func (o onlineConnector) Renew(ctx context.Context, tokenURL string, c connector.Credentials) (connector.Credentials, error) {
-	if o.app.ClientID == "" || o.app.ClientSecret == "" {
+func (o onlineConnector) Renew(
+	ctx context.Context, tokenURL string, c connector.Credentials,
+) (connector.Credentials, error) {
+	app := o.app()
+	if app.ClientID == "" || app.ClientSecret == "" {
 		return connector.Credentials{}, &connector.Error{
 			Kind: connector.Misconfigured, Step: "renew QuickBooks token", Message: "this process has no QuickBooks app",
 			Hint: "Set QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET and start it again.",
 		}
 	}
-	renewed, err := online.Renew(ctx, tokenURL, o.app.ClientID, string(o.app.ClientSecret), c)
+	renewed, err := online.Renew(ctx, tokenURL, app.ClientID, string(app.ClientSecret), c)
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("quickbooks online: %w", err)
 	}

@@ -1,6 +1,8 @@
 package connector
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -23,11 +25,14 @@ type Credentials struct {
 	ExpiresAt   *time.Time `json:"expires_at,omitempty"` // of AccessToken
 }
 
-// String hides the secrets from every fmt verb but %#v, which GoString covers.
+// Format hides the secrets from every fmt verb, wrong ones too.
+func (Credentials) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[credentials]") }
+
+// String hides the secrets.
 func (Credentials) String() string { return "[credentials]" }
 
-// GoString hides the secrets from %#v.
-func (Credentials) GoString() string { return "[credentials]" }
+// MarshalJSON hides the secrets from encoders, such as slog's. Who seals them converts to a type of its own.
+func (Credentials) MarshalJSON() ([]byte, error) { return []byte(`"[credentials]"`), nil }
 
 // LogValue hides the secrets from slog.
 func (Credentials) LogValue() slog.Value { return slog.StringValue("[credentials]") }

@@ -60,7 +60,7 @@ func KindOf(err error) ErrorKind {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return ""
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*Error](err); ok && e.Kind != "" {
 		return e.Kind
 	}
 	return Transient

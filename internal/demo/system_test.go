@@ -38,7 +38,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/worker", "../../cmd/scheduler", "../../cmd/syncctl").CombinedOutput() //nolint:noctx // once
+	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/worker", "../../cmd/scheduler", "../../cmd/syncctl").CombinedOutput()
 	if err != nil {
 		return "", &exec.Error{Name: string(out), Err: err}
 	}

@@ -1,10 +1,11 @@
-// Package erphttp is HTTP for ERPs: it sends reads and nothing else, bounds what comes back, and says of a failure what can
-// be done about it.
+// Package erphttp is HTTP for ERPs: it sends reads and nothing else, bounds what comes back, and says of a failure what
+// can be done about it.
 package erphttp
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +17,12 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 )
 
-// maxBody is more than any page of any ERP: QuickBooks' 1000 customers are a little over 1 MB.
-const maxBody = 64 << 20
+const (
+	// maxBody is more than any page of any ERP: QuickBooks' 1000 customers are a little over 1 MB.
+	maxBody = 64 << 20
+	// maxWait keeps a mistaken Retry-After from putting a connection to sleep for good.
+	maxWait = 24 * time.Hour
+)
 
 // A Read is a request that a connector may send.
 type Read struct {
@@ -49,12 +54,13 @@ func New(account connector.Account, timeout time.Duration, reads ...Read) *Clien
 
 // shared keeps connections to ERPs open between the runs of a process.
 var shared = &http.Transport{
-	Proxy:               http.ProxyFromEnvironment,
-	DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-	TLSHandshakeTimeout: 10 * time.Second,
-	ForceAttemptHTTP2:   true,
-	MaxIdleConnsPerHost: 16,
-	IdleConnTimeout:     90 * time.Second,
+	Proxy:                 http.ProxyFromEnvironment,
+	DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+	TLSHandshakeTimeout:   10 * time.Second,
+	ResponseHeaderTimeout: 125 * time.Second, // QuickBooks itself gives up after 120 s
+	ForceAttemptHTTP2:     true,
+	MaxIdleConnsPerHost:   16,
+	IdleConnTimeout:       90 * time.Second,
 }
 
 // Reply is a whole answer, whatever its status.
@@ -64,26 +70,36 @@ type Reply struct {
 	Body   []byte
 }
 
-// RetryAfter is how long the answer asks to wait, 0 if it does not say.
+// RetryAfter is how long the answer asks to wait, a day at most; 0 if it does not say.
 func (r Reply) RetryAfter() time.Duration {
-	if seconds, err := strconv.Atoi(r.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		return time.Duration(seconds) * time.Second
+	text := r.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(text); err == nil && seconds > 0 {
+		return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
 	}
-	if at, err := http.ParseTime(r.Header.Get("Retry-After")); err == nil {
-		return max(0, time.Until(at))
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(0, time.Until(at)), maxWait)
 	}
 	return 0
 }
 
-// Do sends a request with a bearer token. What is not a read is refused before anything is sent (Rejected). An answer that
-// did not arrive whole is Transient. The error names step, and neither URL nor body.
-func (c *Client) Do(ctx context.Context, step, method, url, contentType string, body []byte, token string) (Reply, error) {
+// Do sends a request with a bearer token. What is not a read is refused before anything is sent (Rejected). An answer
+// that did not arrive whole is Transient. The error names step, and neither URL nor body.
+func (c *Client) Do(
+	ctx context.Context, step, method, url, contentType string, body []byte, token string,
+) (Reply, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
-		return Reply{}, &connector.Error{Kind: connector.Rejected, Step: step, Message: "the request's address is wrong: check the setting api_url"}
+		return Reply{}, &connector.Error{
+			Kind: connector.Rejected, Step: step, Message: "the request's address is wrong",
+			Hint: "Check the connection's setting api_url.",
+		}
 	}
 	if !c.allowed(req, body) {
-		return Reply{}, &connector.Error{Kind: connector.Rejected, Step: step, Message: fmt.Sprintf("%s is not one of this connector's reads, and was not sent", method)}
+		return Reply{}, &connector.Error{
+			Kind: connector.Rejected, Step: step,
+			Message: method + " is not one of this connector's reads, and was not sent",
+			Hint:    "This is a fault of the program: report it.",
+		}
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
@@ -106,7 +122,9 @@ func (c *Client) Do(ctx context.Context, step, method, url, contentType string, 
 		return Reply{}, failure(ctx, step, err)
 	}
 	if len(text) > maxBody {
-		return Reply{}, &connector.Error{Kind: connector.Transient, Step: step, Message: fmt.Sprintf("the answer is larger than %d MB", maxBody>>20)}
+		return Reply{}, &connector.Error{
+			Kind: connector.Transient, Step: step, Message: fmt.Sprintf("the answer is larger than %d MB", maxBody>>20),
+		}
 	}
 	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: text}, nil
 }
@@ -131,7 +149,10 @@ func failure(ctx context.Context, step string, err error) error {
 	message := "the answer was cut off"
 	netErr, isNet := errors.AsType[net.Error](err)
 	opErr, isOp := errors.AsType[*net.OpError](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
+	case isCertificate:
+		message = "the certificate of the ERP's host is not trusted"
 	case isNet && netErr.Timeout():
 		message = "no answer in time"
 	case isOp && opErr.Op == "dial":

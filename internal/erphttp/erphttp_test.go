@@ -16,13 +16,13 @@ import (
 	"github.com/centime/contactsync/internal/erphttp"
 )
 
-func client(t *testing.T, handler http.HandlerFunc) (*erphttp.Client, string, *int) {
+func client(t *testing.T, timeout time.Duration, handler http.HandlerFunc) (*erphttp.Client, string, *int) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	calls := 0
 	account := connector.Account{Called: func(context.Context) error { calls++; return nil }}
-	c := erphttp.New(account, 200*time.Millisecond,
+	c := erphttp.New(account, timeout,
 		erphttp.Read{Method: "GET", Path: func(p string) bool { return p == "/read" }},
 		erphttp.Read{Method: "POST", Path: func(p string) bool { return p == "/query" },
 			Body: func(b []byte) bool { return strings.HasPrefix(string(b), "select ") }})
@@ -33,13 +33,14 @@ func client(t *testing.T, handler http.HandlerFunc) (*erphttp.Client, string, *i
 func TestOnlyReadsAreSent(t *testing.T) {
 	t.Parallel()
 	got := 0
-	c, url, calls := client(t, func(http.ResponseWriter, *http.Request) { got++ })
+	c, url, calls := client(t, time.Minute, func(http.ResponseWriter, *http.Request) { got++ })
 	for _, r := range []struct {
 		method, path, body string
 		sent               bool
 	}{
 		{"GET", "/read", "", true}, {"POST", "/query", "select * from Customer", true},
-		{"POST", "/read", "", false}, {"GET", "/read", "x", false}, {"DELETE", "/read", "", false}, {"PUT", "/query", "select ", false},
+		{"POST", "/read", "", false}, {"GET", "/read", "x", false}, {"DELETE", "/read", "", false},
+		{"PUT", "/query", "select ", false}, {"GET", "/query", "select ", false}, {"HEAD", "/read", "", false},
 		{"POST", "/query", "update Customer", false}, {"POST", "/query", "", false}, {"GET", "/readers", "", false},
 	} {
 		before := got
@@ -53,12 +54,58 @@ func TestOnlyReadsAreSent(t *testing.T) {
 	}
 }
 
+// TestRefusedByBudget: what Called says stops the request, so that a spent budget is never overdrawn.
+func TestRefusedByBudget(t *testing.T) {
+	t.Parallel()
+	got := 0
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got++ }))
+	t.Cleanup(server.Close)
+	spent := errors.New("the budget is spent")
+	c := erphttp.New(connector.Account{Called: func(context.Context) error { return spent }}, time.Second,
+		erphttp.Read{Method: "GET", Path: func(string) bool { return true }})
+	if _, err := c.Do(t.Context(), "query", "GET", server.URL, "", nil, "t"); !errors.Is(err, spent) || got != 0 {
+		t.Errorf("%v, %d sent", err, got)
+	}
+}
+
+// TestCancelledIsNobodysFault: a shutdown is no failure of the ERP.
+func TestCancelledIsNobodysFault(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	c, url, _ := client(t, time.Minute, func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	_, err := c.Do(ctx, "query", "GET", url+"/read", "", nil, "t")
+	if !errors.Is(err, context.Canceled) || connector.KindOf(err) != "" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "99999999999": 24 * time.Hour, "9223372036854775807": 24 * time.Hour,
+		"Mon, 01 Jan 2001 00:00:00 GMT": 0, "Fri, 31 Dec 9999 23:59:59 GMT": 24 * time.Hour,
+	} {
+		reply := erphttp.Reply{Header: http.Header{"Retry-After": {text}}}
+		if got := reply.RetryAfter(); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestFailuresAreTransientAndSayNothingPrivate(t *testing.T) {
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
 		"cut": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
-			fmt.Fprint(w, "half")
+			_, _ = fmt.Fprint(w, "half")
 		},
 		"slow": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"reset": func(w http.ResponseWriter, _ *http.Request) {
@@ -70,9 +117,14 @@ func TestFailuresAreTransientAndSayNothingPrivate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, url, _ := client(t, handler)
+			timeout := time.Minute
+			if name == "slow" {
+				timeout = 50 * time.Millisecond
+			}
+			c, url, _ := client(t, timeout, handler)
 			_, err := c.Do(t.Context(), "query", "GET", url+"/read?email=secret@kelp.example", "", nil, "s3cret")
-			if connector.KindOf(err) != connector.Transient || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "kelp") {
+			text := fmt.Sprint(err)
+			if connector.KindOf(err) != connector.Transient || strings.Contains(text, "s3cret") || strings.Contains(text, "kelp") {
 				t.Errorf("%v", err)
 			}
 			if _, ok := errors.AsType[*connector.Error](err); !ok {
@@ -84,7 +136,7 @@ func TestFailuresAreTransientAndSayNothingPrivate(t *testing.T) {
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
-	c, url, _ := client(t, func(w http.ResponseWriter, r *http.Request) {
+	c, url, _ := client(t, time.Minute, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
 	})
 	reply, err := c.Do(t.Context(), "query", "GET", url+"/read", "", nil, "t")
@@ -95,15 +147,28 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 
 func TestText(t *testing.T) {
 	t.Parallel()
+	text := func(s string) erphttp.Text { return erphttp.Text{Value: s, Set: true} }
 	for in, want := range map[string]erphttp.Text{
-		`"plain"`: {Value: "plain"}, `null`: {}, `7`: {Odd: true}, `{"a":1}`: {Odd: true}, `""`: {},
-		`"a\u0000b"`: {Value: "a\x00b"}, `"\ud83d\ude00"`: {Value: "😀"}, `"x\ud800y"`: {Value: "x\xed\xa0\x80y"},
-		`"\udc00"`: {Value: "\xed\xb0\x80"}, `"\ud800\ud800"`: {Value: "\xed\xa0\x80\xed\xa0\x80"}, `"\n\"\\\/\t"`: {Value: "\n\"\\/\t"},
-		"\"\xff\"": {Value: "\xff"},
+		`"plain"`: text("plain"), `""`: text(""), `null`: {}, `7`: {Odd: true}, `{"a":1}`: {Odd: true}, `[]`: {Odd: true},
+		`"a\u0000b"`: text("a\x00b"), `"\ud83d\ude00"`: text("😀"), `"x\ud800y"`: text("x\xed\xa0\x80y"),
+		`"\udc00"`: text("\xed\xb0\x80"), `"\ud800\ud800"`: text("\xed\xa0\x80\xed\xa0\x80"),
+		`"\n\"\\\/\t"`: text("\n\"\\/\t"), "\"\xff\"": text("\xff"),
 	} {
 		var got erphttp.Text
 		if err := json.Unmarshal([]byte(in), &got); err != nil || got != want {
 			t.Errorf("%s: %+q %v, want %+q", in, got.Value, err, want.Value)
+		}
+	}
+}
+
+func TestFlag(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]erphttp.Flag{
+		`true`: {Value: true, Set: true}, `false`: {Set: true}, `null`: {}, `"true"`: {Odd: true}, `1`: {Odd: true},
+	} {
+		var got erphttp.Flag
+		if err := json.Unmarshal([]byte(in), &got); err != nil || got != want {
+			t.Errorf("%s: %+v %v, want %+v", in, got, err, want)
 		}
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// Text is a JSON string as it was sent. encoding/json alone would hide a lone surrogate and an invalid byte as U+FFFD; here
-// a lone surrogate becomes its three WTF-8 bytes and an invalid byte stays, so that who stores it sees both.
+// Text is a JSON string as it was sent. encoding/json alone would hide a lone surrogate and an invalid byte as U+FFFD;
+// here a lone surrogate becomes its three WTF-8 bytes and an invalid byte stays, so that who stores it sees both.
 type Text struct {
 	Value string
-	// Odd: there was a value and it was no string.
-	Odd bool
+	Set   bool // there was a string, if only an empty one
+	Odd   bool // there was a value and it was no string
 }
 
 // UnmarshalJSON never fails: a value that is no string is Odd, null is empty.
@@ -23,8 +23,9 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	case len(b) < 2 || b[0] != '"':
 		t.Odd = true
 	case bytes.IndexByte(b, '\\') < 0:
-		t.Value = string(b[1 : len(b)-1])
+		t.Value, t.Set = string(b[1:len(b)-1]), true
 	default:
+		t.Set = true
 		t.Value = unescape(b[1 : len(b)-1])
 	}
 	return nil
@@ -49,7 +50,8 @@ func unescape(b []byte) string {
 					i += 6
 					continue
 				}
-				out = append(out, 0xE0|byte(r>>12), 0x80|byte(r>>6)&0x3F, 0x80|byte(r)&0x3F) //nolint:gosec // a surrogate has 16 bits
+				//nolint:gosec // a surrogate has 16 bits
+				out = append(out, 0xE0|byte(r>>12), 0x80|byte(r>>6)&0x3F, 0x80|byte(r)&0x3F)
 				continue
 			}
 			out = utf8.AppendRune(out, r)
@@ -86,7 +88,9 @@ func escaped(b []byte) rune {
 
 // Flag is a JSON boolean that may be missing or odd.
 type Flag struct {
-	Value, Set, Odd bool
+	Value bool
+	Set   bool // there was a boolean
+	Odd   bool // there was a value and it was no boolean
 }
 
 // UnmarshalJSON never fails.

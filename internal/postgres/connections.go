@@ -141,6 +141,9 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 	if _, err := settings.Read(n.Settings); err != nil {
 		return Added{}, err
 	}
+	if n.Settings == nil {
+		n.Settings = settings.Map{}
+	}
 	stored, err := json.Marshal(n.Settings)
 	if err != nil {
 		return Added{}, fmt.Errorf("settings: %w", err)

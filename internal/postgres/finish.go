@@ -303,6 +303,18 @@ func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Se
 	if err != nil {
 		return fmt.Errorf("deactivate: %w", err)
 	}
+	// What an earlier run held and this one applied is held no longer.
+	_, err = tx.ExecContext(ctx, `
+		UPDATE hold_items i SET left_at = now(), left_by_run = $3 FROM holds h
+		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND h.state = 'open' AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
+			AND CASE i.kind
+				WHEN 'customer' THEN EXISTS (SELECT FROM customers c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active)
+				WHEN 'contact' THEN EXISTS (SELECT FROM contacts c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active)
+				ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active) END`,
+		step.Tenant, step.Connection, step.Run)
+	if err != nil {
+		return fmt.Errorf("leave hold: %w", err)
+	}
 	return nil
 }
 
@@ -371,7 +383,11 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 				error_kind = NULL, error = NULL, hint = NULL
 			WHERE tenant_id = $1 AND id = $2 RETURNING *
 		)
-		UPDATE connections n SET cursor = e.end_cursor, rights = e.end_rights, last_success_at = e.listing_began_at,
+		UPDATE connections n SET cursor = e.end_cursor,
+			-- While a hold is open, changed rights stay a change: else the next run would apply what this one held.
+			rights = CASE WHEN EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id AND h.state = 'open')
+				THEN n.rights ELSE e.end_rights END,
+			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,
 			last_attempt_at = e.started_at, last_attempt_outcome = 'succeeded', stale_at = $4,
 			next_due_at = CASE WHEN n.state = 'needs_attention' AND n.next_due_at IS NOT NULL THEN $5 ELSE n.next_due_at END,

@@ -97,6 +97,7 @@ func (v *Vault) note(ctx context.Context) (noted time.Time, earlier bool, err er
 func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 	renew func(context.Context, credentials.Stored) (credentials.Stored, error),
 ) (renewed credentials.Stored, again bool, err error) {
+	answered := false // the function ended, and nothing new is to be saved
 	err = v.store.once(ctx, asSync, v.tenant, func(tx *sqlx.Tx) error {
 		var row sealedRow
 		if err := v.get(ctx, tx, &row, " FOR UPDATE"); err != nil {
@@ -112,6 +113,7 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		}
 		var err error
 		if renewed, err = renew(ctx, before); err != nil {
+			answered = true
 			return err
 		}
 		if bytes.Equal(renewed.Box, row.Box) {
@@ -124,8 +126,8 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 			UPDATE credentials SET key_id = $3, box = $4, version = version + 1, renewing_since = NULL, updated_at = now()
 			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`, v.tenant, v.connection, renewed.KeyID, renewed.Box)
 	})
-	if err != nil && !earlier {
-		// The renewal ended and was seen to end: only a crash leaves the note.
+	if answered && !earlier {
+		// The renewal was seen to end. After a failed commit the note stays: a new token may be lost.
 		_ = v.in(context.WithoutCancel(ctx), func(tx *sqlx.Tx) error {
 			_, err := tx.ExecContext(ctx, `UPDATE credentials SET renewing_since = NULL WHERE tenant_id = $1 AND connection_id = $2 AND renewing_since = $3`,
 				v.tenant, v.connection, noted)

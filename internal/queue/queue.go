@@ -149,16 +149,16 @@ func (r *Redis) Waiting(_ context.Context, t Task) (bool, error) {
 	return false, nil
 }
 
-// unleased removes a task that a worker took and that has no lease. asynq gives each task its lease with the taking, but
-// may lose the lease alone, and then nothing of its own finds the task: https://github.com/hibiken/asynq/issues/1144
+// unleased removes a task that a worker took and that has no lease. asynq gives a task its lease with the taking, but may
+// lose the lease alone, and then nothing of its own finds the task: https://github.com/hibiken/asynq/issues/1144
 var unleased = redis.NewScript(`
 	if redis.call("ZSCORE", KEYS[2], ARGV[1]) then return 0 end
 	if redis.call("LREM", KEYS[1], 0, ARGV[1]) == 0 then return 0 end
 	redis.call("DEL", KEYS[3])
 	return 1`)
 
-// Sweep deletes tasks that nobody will work: archived ones, and those stuck with a worker that is gone. Their runs were
-// or will be handed out again, under other ids. It returns how many there were.
+// Sweep deletes tasks that nobody will work: archived ones, and those stuck with a worker that is gone. Their runs were,
+// or will be, handed out again under other ids. It returns how many there were.
 func (r *Redis) Sweep(ctx context.Context) (int, error) {
 	queues, err := r.inspector.Queues()
 	if err != nil {

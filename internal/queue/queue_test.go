@@ -245,7 +245,7 @@ func TestStepsAreBounded(t *testing.T) {
 	s.Shutdown(patience)
 }
 
-// A step that panics costs the worker nothing, is not tried again here, and its data stay out of the log and of Redis.
+// A step that panics costs the worker nothing and is not tried again here; its data stay out of the log and of Redis.
 func TestPanicIsContained(t *testing.T) {
 	t.Parallel()
 	r := open(t, redistest.New(t).URL)
@@ -339,7 +339,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // what asynq does when a worker takes a task
-		id, err := client.RPopLPush(t.Context(), "asynq:{urgent}:pending", "asynq:{urgent}:active").Result()
+		id, err := client.LMove(t.Context(), "asynq:{urgent}:pending", "asynq:{urgent}:active", "RIGHT", "LEFT").Result()
 		if err != nil {
 			t.Fatal(err)
 		}

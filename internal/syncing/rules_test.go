@@ -338,3 +338,49 @@ func TestErrorKinds(t *testing.T) {
 		})
 	}
 }
+
+// TestRightsHoldUntilDecided: what was held because the login may read less is not applied by the next run.
+func TestRightsHoldUntilDecided(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(30)
+	w.erp.SetRights("all")
+	w.mustSync(postgres.Full)
+	w.erp.SetRights("some")
+	w.erp.Hide(customer(ids[0]))
+	for range 3 {
+		if r := w.mustSync(postgres.Full); r.Held != 1 || r.Gone != 0 {
+			t.Fatalf("held %d, deactivated %d; want 1 and 0", r.Held, r.Gone)
+		}
+		w.mustSync(postgres.Incremental)
+	}
+}
+
+// TestWiderBrakeEmptiesTheHold: once what was held has gone, nothing is said to be held.
+func TestWiderBrakeEmptiesTheHold(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(30)
+	w.mustSync(postgres.Full)
+	for _, id := range ids[:8] {
+		w.erp.Delete(customer(id))
+	}
+	if r := w.mustSync(postgres.Full); r.Held != 8 {
+		t.Fatalf("held %d, want 8", r.Held)
+	}
+	c, err := w.store.FindConnection(w.ctx, "Kelp books")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wider, err := c.Stored.Change([]string{"brake_percent=50"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.Set(w.ctx, c, postgres.Settable{Settings: wider}, ops); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.mustSync(postgres.Full); r.Gone != 8 || r.Held != 0 {
+		t.Errorf("deactivated %d, held %d; want 8 and 0", r.Gone, r.Held)
+	}
+	if left := w.list(postgres.Held); len(left) != 0 {
+		t.Errorf("still held: %v", left)
+	}
+}

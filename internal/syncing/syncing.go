@@ -19,7 +19,7 @@ import (
 
 const (
 	// maxAttempts is how often a run is claimed without saving a page before it fails; the waits between them add up to
-	// about an hour.
+	// a quarter to half an hour.
 	maxAttempts = 10
 	// maxThrottled is how long a run may be refused for being too fast before it fails and frees its place.
 	maxThrottled = 15 * time.Minute

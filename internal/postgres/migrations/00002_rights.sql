@@ -23,9 +23,6 @@ BEGIN
 		] LOOP
 			CONTINUE WHEN step IS NULL;
 			CONTINUE WHEN step LIKE 'CREATE%' AND EXISTS (SELECT FROM pg_roles WHERE rolname = wanted);
-			CONTINUE WHEN step LIKE format('GRANT %I TO%%', wanted) AND EXISTS (
-				SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
-				WHERE g.rolname = wanted AND u.rolname = current_user);
 			FOR attempt IN 1..100 LOOP
 				BEGIN
 					EXECUTE step;

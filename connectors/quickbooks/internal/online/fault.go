@@ -2,8 +2,10 @@ package online
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -26,11 +28,10 @@ func throttleWait(r erphttp.Reply) time.Duration {
 	return throttled + rand.N(10*time.Second) //nolint:gosec // jitter
 }
 
-// fault is an error as the service, the gateway and the XML form give it. encoding/json matches keys without case, so one
-// struct reads the first two.
+// fault is an error as the service, the gateway and the XML form give it. encoding/json matches keys without case, so
+// one struct reads the first two. Its type says nothing that the codes do not.
 type fault struct {
 	Errors []faultError `json:"error" xml:"Error"`
-	Type   any          `json:"type" xml:"-"`
 }
 
 type faultError struct {
@@ -58,10 +59,7 @@ func (c code) number() int {
 // faultIn finds a fault in a body of any form; nil if there is none.
 func faultIn(body []byte) *fault {
 	body = bytes.TrimSpace(body)
-	if !bytes.Contains(body, []byte("ault")) { // spares a page of customers a second reading
-		return nil
-	}
-	if body[0] == '<' {
+	if bytes.HasPrefix(body, []byte("<")) {
 		var x struct {
 			Fault *fault `xml:"Fault"`
 		}
@@ -70,31 +68,36 @@ func faultIn(body []byte) *fault {
 		}
 		return nil
 	}
+	if !bytes.Contains(body, []byte(`"Fault"`)) && !bytes.Contains(body, []byte(`"fault"`)) {
+		return nil // spares a page of customers a second reading: in a value the quotes are escaped
+	}
 	var j struct {
 		Fault         *fault
 		QueryResponse struct{ Fault *fault }
 	}
 	// A field of an odd type leaves the others read, so the error is of no interest here.
-	_ = json.Unmarshal(body, &j) //nolint:errcheck,musttag // see above
+	_ = json.Unmarshal(body, &j)
 	if j.Fault != nil {
 		return j.Fault
 	}
 	return j.QueryResponse.Fault
 }
 
+// first is the code and Message of a fault, which is Intuit's own wording. Detail can quote data and is never used; should
+// a Message quote an address, neither is that.
 func (f *fault) first() (number int, message string) {
 	if f == nil || len(f.Errors) == 0 {
 		return 0, ""
 	}
 	e := f.Errors[0]
-	message = e.Message.Value
-	if message == "" {
-		message = e.Plain
+	message = cmp.Or(e.Message.Value, e.Plain)
+	if strings.Contains(message, "@") {
+		message = ""
 	}
 	return e.Code.number(), short(message)
 }
 
-// short keeps the start of Message, which is Intuit's own wording. Detail can quote data and is never used.
+// short keeps the start of a text, what can be printed of it.
 func short(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -107,6 +110,12 @@ func short(s string) string {
 	}
 	return strings.ToValidUTF8(strings.TrimSpace(s), "")
 }
+
+// errUnreadableRow is the cause of a fault 4002: the service could not render a row of its own.
+var errUnreadableRow = errors.New("one of the company's own records cannot be read by QuickBooks")
+
+// unreadableReason is the connector.Bad.Reason of such a row.
+const unreadableReason = "unreadable_for_quickbooks"
 
 // judge says what an answer means: nil if it may be read as data. Status comes first, then the body, since a fault can
 // stand in a 200 and outages answer in HTML.
@@ -124,8 +133,11 @@ func judge(step string, r erphttp.Reply) error {
 		e.Message += fmt.Sprintf(" (%d)", number)
 	}
 	e.Kind, e.Hint = meaning(r.Status, number)
-	if e.Kind == connector.Throttled {
+	switch {
+	case e.Kind == connector.Throttled:
 		e.RetryAfter = throttleWait(r)
+	case e.Kind == connector.Rejected && number == 4002:
+		e.Err = errUnreadableRow
 	}
 	return e
 }
@@ -134,7 +146,8 @@ func trace(r erphttp.Reply) string { return short(r.Header.Get("intuit_tid")) }
 
 const reconnect = "Have the customer connect QuickBooks again, then store the new token: syncctl connection credentials."
 
-// meaning of a status and a fault code: https://developer.intuit.com/app/developer/qbo/docs/develop/troubleshooting/error-codes
+// meaning of a status and a fault code:
+// https://developer.intuit.com/app/developer/qbo/docs/develop/troubleshooting/error-codes
 func meaning(status, number int) (connector.ErrorKind, string) {
 	switch {
 	case status == http.StatusTooManyRequests || number == 3001:
@@ -144,9 +157,11 @@ func meaning(status, number int) (connector.ErrorKind, string) {
 	case status == http.StatusUnauthorized || number == 3200 || number == 100:
 		return connector.Denied, "QuickBooks does not take this connection's login any more. " + reconnect
 	case status == http.StatusForbidden || number == 3100:
-		return connector.Denied, "The app may not read this company: check the realm id, and that sandbox and production are not mixed. " + reconnect
+		return connector.Denied, "The app may not read this company: check the realm id, and that sandbox and production " +
+			"are not mixed. " + reconnect
 	case number == 6190:
-		return connector.Denied, "The company's QuickBooks subscription has ended or is suspended: the customer renews it with Intuit."
+		return connector.Denied, "The company's QuickBooks subscription has ended or is suspended: " +
+			"the customer renews it with Intuit."
 	case status >= http.StatusInternalServerError || number == 10000:
 		return connector.Transient, ""
 	case status == http.StatusOK && number == 0:

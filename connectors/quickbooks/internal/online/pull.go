@@ -1,8 +1,10 @@
 package online
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -15,25 +17,35 @@ const (
 	cursorVersion = 1
 	// overlap covers the unknown delay between a change and its showing in queries.
 	overlap = 5 * time.Minute
-	// maxShifts is how often the rows of one second may shift while it is read.
-	maxShifts = 20
+	// maxRestarts is how often one second may be begun again without a row that is new.
+	maxRestarts = 20
+)
+
+const (
+	queryStep = "query customers"
+	countStep = "count customers"
 )
 
 // cursor is both of connector.Pull's cursors: of a finished run it has From only.
 type cursor struct {
 	Version int        `json:"v"`
 	From    *time.Time `json:"from,omitempty"` // changes since then; nil: everything
+
 	// Of a pull on its way:
-	Began *time.Time `json:"began,omitempty"` // server time of its first reply
-	Bound *time.Time `json:"bound,omitempty"` // lower bound of the next query, a whole second
-	Seen  []string   `json:"seen,omitempty"`  // ids already read of the bound's second
-	Start int        `json:"start,omitempty"` // STARTPOSITION, above 1 only within one second that fills a page
-	Last  string     `json:"last,omitempty"`  // the id that stood at Start
-	Count int64      `json:"count,omitempty"` // ids read so far
-	Lost  bool       `json:"lost,omitempty"`  // a row had no id
+	Began    *time.Time `json:"began,omitempty"`    // server time of its first reply
+	Bound    *time.Time `json:"bound,omitempty"`    // lower bound of the next query, a whole second
+	Seen     []string   `json:"seen,omitempty"`     // ids already read of the bound's second
+	Timeless []string   `json:"timeless,omitempty"` // ids already read whose time cannot be
+	Start    int        `json:"start,omitempty"`    // STARTPOSITION, above 1 only within a second that fills a page
+	Last     string     `json:"last,omitempty"`     // the id that stood at Start; empty: unknown
+	Restarts int        `json:"restarts,omitempty"` // of the bound's second, since a row that was new
+	Size     int        `json:"size,omitempty"`     // MAXRESULTS while a row is searched that cannot be had; 0: the usual
+	Count    int64      `json:"count,omitempty"`    // ids read so far
+	Lost     bool       `json:"lost,omitempty"`     // a row came without an id, or not at all
+	Read     bool       `json:"read,omitempty"`     // all rows are read, and not yet counted
 }
 
-func (c cursor) text() connector.Cursor {
+func (c *cursor) text() connector.Cursor {
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(err) // strings, numbers and times always marshal
@@ -41,29 +53,35 @@ func (c cursor) text() connector.Cursor {
 	return connector.Cursor(b)
 }
 
+func expired(message string) error {
+	return &connector.Error{Kind: connector.Expired, Step: "read cursor", Message: message}
+}
+
 func parseCursor(text connector.Cursor) (cursor, error) {
 	var c cursor
-	if err := json.Unmarshal([]byte(text), &c); err != nil || c.Version != cursorVersion || c.Start < 0 || c.Start > 1<<30 {
-		return cursor{}, &connector.Error{Kind: connector.Expired, Step: "read cursor", Message: "it is of another version"}
+	err := json.Unmarshal([]byte(text), &c)
+	sound := c.Start >= 0 && c.Start <= 1<<30 && c.Size >= 0 && c.Size <= pageSize && c.Restarts >= 0 && c.Count >= 0
+	if err != nil || c.Version != cursorVersion || !sound {
+		return cursor{}, expired("it is of another version")
 	}
 	return c, nil
 }
 
 // begin says where a pull starts.
 func begin(p connector.Pull) (cursor, error) {
-	text := p.Resume
-	if text == "" {
-		text = p.Since
-	}
+	text := cmp.Or(p.Resume, p.Since)
 	if text == "" {
 		return cursor{Version: cursorVersion}, nil
 	}
 	c, err := parseCursor(text)
-	switch {
-	case err != nil:
+	if err != nil {
 		return cursor{}, err
-	case p.Resume != "" && c.Began == nil, p.Resume == "" && c.From == nil:
-		return cursor{}, &connector.Error{Kind: connector.Expired, Step: "read cursor", Message: "it is of another kind"}
+	}
+	// A pull that has met nothing but a row that cannot be had does not know the server's time yet.
+	underWay := c.Began != nil || c.Size > 0 || c.Start > 1
+	switch {
+	case p.Resume != "" && !underWay, p.Resume == "" && (c.From == nil || underWay), c.Read && c.Began == nil:
+		return cursor{}, expired("it is of another kind")
 	case p.Resume == "":
 		bound := c.From.UTC().Truncate(time.Second)
 		c = cursor{Version: cursorVersion, From: c.From, Bound: &bound}
@@ -73,8 +91,10 @@ func begin(p connector.Pull) (cursor, error) {
 
 // Pull reads customers in the order of a time of theirs: everything by MetaData.CreateTime, changes by
 // MetaData.LastUpdatedTime. It moves the lower bound to the last time read instead of using an offset, so that nothing
-// which moves rows (an edit, a rename, the suffix of a deactivation, a merge) shifts an unread row. Keyset paging by id is
-// not to be had: Id takes = and IN only.
+// which moves rows (an edit, a rename, the suffix of a deactivation, a merge) shifts an unread row. Keyset paging by id
+// is not to be had: Id takes = and IN only.
+//
+// A page is one request, so some pages hold no row: those that only say where to go on.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -88,6 +108,7 @@ func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector
 				yield(connector.Page{}, err)
 				return
 			}
+			page.Next = c.text()
 			if !yield(page, nil) || page.End != nil {
 				return
 			}
@@ -96,50 +117,80 @@ func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector
 }
 
 // page reads the next page and moves the cursor behind it.
-func (s *Source) page(ctx context.Context, c *cursor) (connector.Page, error) {
-	a, err := s.rows(ctx, c)
+func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err error) {
+	if c.Read {
+		page.End, err = s.count(ctx, c)
+		return page, err
+	}
+	size := cmp.Or(c.Size, s.pageSize)
+	a, err := s.query(ctx, queryStep, c.statement(size))
+	if errors.Is(err, errUnreadableRow) {
+		return c.narrow(size), nil
+	}
 	if err != nil {
-		return connector.Page{}, err
+		return page, err
 	}
 	if c.Began == nil {
 		if a.time.IsZero() {
-			return connector.Page{}, &connector.Error{Kind: connector.Transient, Step: "query customers", Message: "the answer has no time"}
+			return page, &connector.Error{Kind: connector.Transient, Step: queryStep, Message: "the answer has no time"}
 		}
 		c.Began = &a.time
 	}
-	whole := len(a.rows)+a.odd < pageSize
-	read := a.rows
-	a.rows = c.unread(a.rows)
-	var page connector.Page
-	a.fill(&page)
-	c.Count += int64(len(page.Customers))
-	c.Lost = c.Lost || slices.ContainsFunc(page.Bad, func(b connector.Bad) bool { return b.Key.ID == "" })
-	if !whole {
-		if err := c.move(read); err != nil {
-			return connector.Page{}, err
-		}
-		page.Next = c.text()
-		return page, nil
+	if c.shifted(a.rows) {
+		return page, c.restart()
 	}
-	page.Next = c.text()
-	page.End, err = s.end(ctx, c)
+	unread := c.unread(a.rows)
+	c.note(unread)
+	fill(&page, unread)
+	switch {
+	case len(a.rows) >= size:
+		err = c.move(a.rows, s.pageSize)
+	case c.From == nil:
+		c.Read = true
+	default:
+		page.End = c.end()
+	}
 	return page, err
 }
 
-// rows queries once, or again from the start of a second whose rows have shifted: then the row at Start is no longer the
-// one that stood there.
-func (s *Source) rows(ctx context.Context, c *cursor) (answer, error) {
-	for range maxShifts {
-		a, err := s.query(ctx, "query customers", c.statement())
-		if err != nil {
-			return answer{}, err
-		}
-		if c.Start <= 1 || len(a.rows) > 0 && a.rows[0].ID.Value == c.Last {
-			return a, nil
-		}
-		c.Start, c.Last = 0, ""
+// narrow goes for a page of half the size after the service could not render one, until the row that it cannot render
+// is alone. Then that row is passed over: without its id nothing can be said to be gone.
+// https://github.com/intuit/QuickBooks-V3-DotNET-SDK/issues/111
+func (c *cursor) narrow(size int) connector.Page {
+	if size > 1 {
+		c.Size = size / 2
+		return connector.Page{}
 	}
-	return answer{}, &connector.Error{Kind: connector.Transient, Step: "query customers", Message: "the rows of one second keep shifting"}
+	c.Start, c.Last, c.Size, c.Lost = max(c.Start, 1)+1, "", 0, true
+	return connector.Page{Bad: []connector.Bad{{
+		Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: unreadableReason,
+	}}}
+}
+
+// shifted tells that rows of the bound's second have gone since its last page: then the row at Start is no longer the
+// one that stood there, and an unread one may have taken the place of a read one. The same id in another second is no
+// proof: that row was edited, and stands there by chance.
+func (c *cursor) shifted(rows []row) bool {
+	if c.Start <= 1 || c.Last == "" {
+		return false
+	}
+	if len(rows) == 0 || rows[0].ID.Value != c.Last {
+		return true
+	}
+	at, readable := c.timeOf(&rows[0])
+	return readable && c.Bound != nil && !at.Truncate(time.Second).Equal(*c.Bound)
+}
+
+// restart begins the bound's second again. Ids seen are dropped on the way.
+func (c *cursor) restart() error {
+	if c.Restarts >= maxRestarts {
+		return &connector.Error{
+			Kind: connector.Transient, Step: queryStep, Message: "the rows of one second keep shifting",
+		}
+	}
+	c.Restarts++
+	c.Start, c.Last = 0, ""
+	return nil
 }
 
 func (c *cursor) property() string {
@@ -149,12 +200,13 @@ func (c *cursor) property() string {
 	return "MetaData.LastUpdatedTime"
 }
 
-func (c *cursor) statement() string {
+func (c *cursor) statement(size int) string {
 	where := "Active IN (true, false)" // without this, inactive rows are left out
 	if c.Bound != nil {
 		where += fmt.Sprintf(" and %s >= '%s'", c.property(), c.Bound.UTC().Format("2006-01-02T15:04:05Z"))
 	}
-	return fmt.Sprintf("select * from Customer where %s ORDERBY %s, Id STARTPOSITION %d MAXRESULTS %d", where, c.property(), max(c.Start, 1), pageSize)
+	return fmt.Sprintf("select * from Customer where %s ORDERBY %s, Id STARTPOSITION %d MAXRESULTS %d",
+		where, c.property(), max(c.Start, 1), size)
 }
 
 func (c *cursor) timeOf(r *row) (time.Time, bool) {
@@ -166,21 +218,39 @@ func (c *cursor) timeOf(r *row) (time.Time, bool) {
 
 // unread drops the rows of the bound's second that were read before. One that was edited since is later, and stays.
 func (c *cursor) unread(rows []row) []row {
-	if len(c.Seen) == 0 {
-		return rows
-	}
-	seen := make(map[string]bool, len(c.Seen))
-	for _, id := range c.Seen {
-		seen[id] = true
-	}
+	seen, timeless := set(c.Seen), set(c.Timeless)
 	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
 		at, readable := c.timeOf(&r)
-		return seen[r.ID.Value] && readable && c.Bound != nil && at.Truncate(time.Second).Equal(*c.Bound)
+		if !readable {
+			return timeless[r.ID.Value]
+		}
+		return c.Bound != nil && seen[r.ID.Value] && at.Truncate(time.Second).Equal(*c.Bound)
 	})
 }
 
+// note counts the ids among rows not read before. A row from before the bound was counted then.
+func (c *cursor) note(unread []row) {
+	met := map[string]bool{}
+	for i := range unread {
+		id := unread[i].ID.Value
+		at, readable := c.timeOf(&unread[i])
+		switch {
+		case id == "":
+			c.Lost = true
+		case met[id], readable && c.Bound != nil && at.Before(*c.Bound):
+		default:
+			met[id] = true
+			c.Count++
+			c.Restarts = 0
+			if !readable {
+				c.Timeless = append(c.Timeless, id)
+			}
+		}
+	}
+}
+
 // move puts the cursor behind a full page.
-func (c *cursor) move(rows []row) error {
+func (c *cursor) move(rows []row, usual int) error {
 	var last time.Time
 	for i := range rows {
 		if at, readable := c.timeOf(&rows[i]); readable && at.After(last) {
@@ -188,43 +258,82 @@ func (c *cursor) move(rows []row) error {
 		}
 	}
 	last = last.Truncate(time.Second)
-	if last.IsZero() || c.Bound != nil && last.Before(*c.Bound) {
-		return &connector.Error{
-			Kind: connector.Rejected, Step: "query customers", Message: "a full page has no time that could be continued from",
-			Hint: "This is a fault of the program or of QuickBooks: report it with the time of the run.",
+	switch {
+	case !last.IsZero() && (c.Bound == nil || last.After(*c.Bound)):
+		c.Bound, c.Seen, c.Start, c.Last, c.Restarts = &last, nil, 0, "", 0
+	case !last.IsZero() && last.Before(*c.Bound):
+		return noProgress()
+	default:
+		if err := c.advance(rows); err != nil {
+			return err
 		}
 	}
-	if c.Bound == nil || last.After(*c.Bound) {
-		c.Bound, c.Seen, c.Start, c.Last = &last, nil, 0, ""
-	} else {
-		c.Start = max(c.Start, 1) + len(rows) - 1
-		c.Last = rows[len(rows)-1].ID.Value
+	if c.Size *= 2; c.Size >= usual {
+		c.Size = 0
 	}
+	seen := set(c.Seen)
 	for i := range rows {
 		at, readable := c.timeOf(&rows[i])
-		if id := rows[i].ID.Value; readable && at.Truncate(time.Second).Equal(last) && !slices.Contains(c.Seen, id) {
+		if id := rows[i].ID.Value; id != "" && readable && at.Truncate(time.Second).Equal(last) && !seen[id] {
+			seen[id] = true
 			c.Seen = append(c.Seen, id)
 		}
 	}
 	return nil
 }
 
-// end closes a pull. One COUNT closes a full one: if there are more customers than were read, not all were listed.
-func (s *Source) end(ctx context.Context, c *cursor) (*connector.End, error) {
-	from := c.Began.Add(-overlap)
-	end := &connector.End{Cursor: cursor{Version: cursorVersion, From: &from}.text()}
-	if c.From != nil {
-		return end, nil
+// advance goes on within the bound's second: the next page begins with the last row of this one, by which a shift shows.
+// Only a narrowed page may have no row to spare for that.
+func (c *cursor) advance(rows []row) error {
+	start := max(c.Start, 1)
+	for i := len(rows) - 1; i > 0; i-- {
+		if id := rows[i].ID.Value; id != "" {
+			c.Start, c.Last = start+i, id
+			return nil
+		}
 	}
-	a, err := s.query(ctx, "count customers", "select count(*) from Customer where Active IN (true, false)")
+	if c.Size == 0 {
+		return noProgress()
+	}
+	c.Start, c.Last = start+len(rows), ""
+	return nil
+}
+
+func noProgress() error {
+	return &connector.Error{
+		Kind: connector.Rejected, Step: queryStep, Message: "a full page has nothing that could be continued from",
+		Hint: "This is a fault of the program or of QuickBooks: report it with the time of the run.",
+	}
+}
+
+// end closes a pull of changes.
+func (c *cursor) end() *connector.End {
+	from := c.Began.Add(-overlap)
+	next := cursor{Version: cursorVersion, From: &from}
+	return &connector.End{Cursor: next.text()}
+}
+
+// count closes a full pull: if there are more customers than were read, not all were listed. One who joined after the
+// last page may make up for one merged away: nobody holds a copy of him yet, so he cannot be taken for gone.
+func (s *Source) count(ctx context.Context, c *cursor) (*connector.End, error) {
+	a, err := s.query(ctx, countStep, "select count(*) from Customer where Active IN (true, false)")
 	if err != nil {
 		return nil, err
 	}
 	if a.total == nil {
-		return nil, &connector.Error{Kind: connector.Transient, Step: "count customers", Message: "the answer has no count"}
+		return nil, &connector.Error{Kind: connector.Transient, Step: countStep, Message: "the answer has no count"}
 	}
+	end := c.end()
 	if *a.total <= c.Count && !c.Lost {
 		end.Listed = []connector.Kind{connector.Customers}
 	}
 	return end, nil
+}
+
+func set(ids []string) map[string]bool {
+	m := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		m[id] = true
+	}
+	return m
 }

@@ -1,6 +1,7 @@
 package online
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -24,6 +25,8 @@ type row struct {
 	ParentRef                              object
 
 	PrimaryEmailAddr, PrimaryPhone, AlternatePhone, Mobile, Fax, WebAddr object
+
+	odd bool // it is no object
 }
 
 // object is a member that holds one text under a name of its own.
@@ -59,8 +62,7 @@ func (o *object) UnmarshalJSON(b []byte) error {
 
 // answer is the reply to a query.
 type answer struct {
-	rows  []row
-	odd   int // elements that are no object
+	rows  []row // in the order and number of the answer
 	total *int64
 	time  time.Time // the server's clock when the request began; zero if unreadable
 }
@@ -111,11 +113,11 @@ func parseOdd(body []byte) (answer, error) {
 	for _, raw := range reply.QueryResponse.Customer {
 		var r row
 		if len(raw) == 0 || raw[0] != '{' {
-			a.odd++
+			a.rows = append(a.rows, row{odd: true})
 			continue
 		}
 		// Members of an odd shape are left out; the rest of the row is read.
-		_ = json.Unmarshal(raw, &r) //nolint:errcheck // see above
+		_ = json.Unmarshal(raw, &r)
 		a.rows = append(a.rows, r)
 	}
 	a.time, _ = parseTime(reply.Time.Value)
@@ -123,8 +125,8 @@ func parseOdd(body []byte) (answer, error) {
 }
 
 // parseTime reads a time with its offset. The service answers in US Pacific time for every company
-// (https://github.com/intuit/QuickBooks-V3-Java-SDK/issues/26), whose local clock repeats an hour each autumn: only instants
-// are compared.
+// (https://github.com/intuit/QuickBooks-V3-Java-SDK/issues/26), whose local clock repeats an hour each autumn: only
+// instants are compared.
 func parseTime(s string) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || t.Year() < 1990 || t.Year() > 2200 {
@@ -140,20 +142,30 @@ const deletedSuffix = " (deleted)"
 // add puts a row on a page: the customer, the contact its own record is, and their link.
 func (r *row) add(page *connector.Page) {
 	id := r.ID.Value
-	if id == "" {
-		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Customers}, Field: "Id", Reason: "missing_id"})
+	key := connector.Key{Kind: connector.Customers, ID: id}
+	bad := func(field, reason string) {
+		page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: reason})
+	}
+	switch {
+	case r.odd:
+		bad("record", "not_an_object")
+		return
+	case id == "":
+		bad("Id", "missing_id")
+		return
+	case r.empty():
+		bad("record", "nothing_readable") // stored, it would clear a name and addresses that may well be there
 		return
 	}
-	key := connector.Key{Kind: connector.Customers, ID: id}
 	text := func(field string, t erphttp.Text) string {
 		if t.Odd {
-			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_text"})
+			bad(field, "not_text")
 		}
 		return t.Value
 	}
 	flag := func(field string, f erphttp.Flag, byDefault bool) bool {
 		if f.Odd {
-			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_a_boolean"})
+			bad(field, "not_a_boolean")
 		}
 		if !f.Set {
 			return byDefault
@@ -162,13 +174,14 @@ func (r *row) add(page *connector.Page) {
 	}
 	inner := func(field string, o object) string {
 		if o.Odd {
-			page.Bad = append(page.Bad, connector.Bad{Key: key, Field: field, Reason: "not_text"})
+			bad(field, "not_text")
 		}
 		return o.Text.Value
 	}
 
 	active := flag("Active", r.Active, true)
-	person := words(text("GivenName", r.GivenName), text("MiddleName", r.MiddleName), text("FamilyName", r.FamilyName))
+	given, family := text("GivenName", r.GivenName), text("FamilyName", r.FamilyName)
+	person := words(given, text("MiddleName", r.MiddleName), family)
 	name, company := text("DisplayName", r.DisplayName), text("CompanyName", r.CompanyName)
 	if !active {
 		name = strings.TrimSuffix(name, deletedSuffix)
@@ -180,7 +193,7 @@ func (r *row) add(page *connector.Page) {
 	}
 	modified, readable := parseTime(text("MetaData.LastUpdatedTime", r.MetaData.LastUpdatedTime))
 	if !readable && !r.MetaData.LastUpdatedTime.Odd {
-		page.Bad = append(page.Bad, connector.Bad{Key: key, Field: "MetaData.LastUpdatedTime", Reason: "not_a_time"})
+		bad("MetaData.LastUpdatedTime", "not_a_time")
 	}
 	parent := inner("ParentRef", r.ParentRef)
 	kind := contact.Customer
@@ -191,13 +204,12 @@ func (r *row) add(page *connector.Page) {
 		kind = contact.SubCustomer // or a job: QuickBooks Online does not tell them apart
 	}
 	page.Customers = append(page.Customers, connector.Customer{
-		ID: id, Name: name, ParentID: parent, BillWithParent: flag("BillWithParent", r.BillWithParent, false), Kind: kind, Active: active, ModifiedAt: modified,
+		ID: id, Name: name, ParentID: parent, BillWithParent: flag("BillWithParent", r.BillWithParent, false),
+		Kind: kind, Active: active, ModifiedAt: modified,
 	})
 	own := connector.Contact{
-		ID: contact.OwnID(id), Name: person, GivenName: r.GivenName.Value, FamilyName: r.FamilyName.Value, Active: active, ModifiedAt: modified,
-	}
-	if own.Name == "" {
-		own.Name = name
+		ID: contact.OwnID(id), Name: cmp.Or(person, name), GivenName: given, FamilyName: family,
+		Active: active, ModifiedAt: modified, // no JobTitle: Title is a salutation
 	}
 	for _, ch := range []struct {
 		kind  contact.PointKind
@@ -205,15 +217,33 @@ func (r *row) add(page *connector.Page) {
 		value object
 	}{
 		{contact.Email, "PrimaryEmailAddr", r.PrimaryEmailAddr}, {contact.Phone, "PrimaryPhone", r.PrimaryPhone},
-		{contact.Phone, "AlternatePhone", r.AlternatePhone}, {contact.Mobile, "Mobile", r.Mobile}, {contact.Fax, "Fax", r.Fax},
-		{contact.Web, "WebAddr", r.WebAddr},
+		{contact.Phone, "AlternatePhone", r.AlternatePhone}, {contact.Mobile, "Mobile", r.Mobile},
+		{contact.Fax, "Fax", r.Fax}, {contact.Web, "WebAddr", r.WebAddr},
 	} {
-		if value := inner(ch.field, ch.value); value != "" {
-			own.Channels = append(own.Channels, connector.Channel{Kind: ch.kind, Field: ch.field, Value: value, Main: ch.kind == contact.Email})
+		if value := inner(ch.field, ch.value); strings.TrimSpace(value) != "" {
+			own.Channels = append(own.Channels, connector.Channel{
+				Kind: ch.kind, Field: ch.field, Value: value, Main: ch.kind == contact.Email,
+			})
 		}
 	}
 	page.Contacts = append(page.Contacts, own)
-	page.Links = append(page.Links, connector.Link{Customer: id, Contact: own.ID, StatedBy: key, Roles: []connector.ERPRole{connector.CompanyRole}})
+	page.Links = append(page.Links, connector.Link{
+		Customer: id, Contact: own.ID, StatedBy: key, Roles: []connector.ERPRole{connector.CompanyRole},
+	})
+}
+
+// empty tells that no more than the id of a row can be read: a live one has a name and says whether it is active. The
+// tombstones of change data capture look so, and say nothing of what they lack.
+func (r *row) empty() bool {
+	for _, t := range []erphttp.Text{
+		r.DisplayName, r.CompanyName, r.GivenName, r.MiddleName, r.FamilyName, r.PrimaryEmailAddr.Text, r.PrimaryPhone.Text,
+		r.AlternatePhone.Text, r.Mobile.Text, r.Fax.Text, r.WebAddr.Text, r.ParentRef.Text,
+	} {
+		if t.Set {
+			return false
+		}
+	}
+	return !r.Active.Set
 }
 
 func words(parts ...string) string {

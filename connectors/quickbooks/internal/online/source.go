@@ -4,9 +4,11 @@ package online
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,13 +26,16 @@ const (
 	pageSize = 1000
 	// longStatement is sent as a body, since URLs have limits.
 	longStatement = 1500
+
+	lookupStep = "look up customers"
 )
 
 // Source reads the customers of one QuickBooks Online company.
 type Source struct {
-	account connector.Account
-	base    string // up to the realm
-	http    *erphttp.Client
+	account  connector.Account
+	base     string // up to the realm
+	http     *erphttp.Client
+	pageSize int // MAXRESULTS of a pull's pages
 }
 
 var _ connector.Source = (*Source)(nil)
@@ -43,20 +48,21 @@ func Open(a connector.Account) *Source {
 	}
 	realm := "/v3/company/" + url.PathEscape(a.ID)
 	is := func(path string) func(string) bool {
-		return func(p string) bool { return strings.HasSuffix(p, realm+path) }
+		return func(p string) bool { return strings.HasSuffix(p, "/v3/company/"+a.ID+path) }
 	}
 	selects := func(body []byte) bool { return strings.HasPrefix(strings.ToLower(string(body)), "select ") }
-	return &Source{account: a, base: api + realm, http: erphttp.New(a, RequestTimeout,
+	return &Source{account: a, base: api + realm, pageSize: pageSize, http: erphttp.New(a, RequestTimeout,
 		erphttp.Read{Method: http.MethodGet, Path: is("/query")},
 		erphttp.Read{Method: http.MethodPost, Path: is("/query"), Body: selects},
-		erphttp.Read{Method: http.MethodGet, Path: is("/companyinfo/" + url.PathEscape(a.ID))},
+		erphttp.Read{Method: http.MethodGet, Path: is("/companyinfo/" + a.ID)},
 	)}
 }
 
 // Check names the company. CompanyInfo.Id is "1" and not the realm, which is in the path.
 func (s *Source) Check(ctx context.Context) (connector.Check, error) {
 	const step = "read company"
-	reply, err := s.get(ctx, step, s.base+"/companyinfo/"+url.PathEscape(s.account.ID)+"?minorversion="+minorVersion, nil)
+	address := s.base + "/companyinfo/" + url.PathEscape(s.account.ID) + "?minorversion=" + minorVersion
+	reply, err := s.get(ctx, step, address, nil)
 	if err != nil {
 		return connector.Check{}, err
 	}
@@ -71,27 +77,61 @@ func (s *Source) Check(ctx context.Context) (connector.Check, error) {
 
 // Lookup reads customers by id, many to a call.
 func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Page, error) {
+	if len(keys) > connector.LookupMax {
+		return connector.Page{}, &connector.Error{
+			Kind: connector.Rejected, Step: lookupStep, Message: fmt.Sprintf("%d keys are too many", len(keys)),
+			Hint: "This is a fault of the program: report it.",
+		}
+	}
 	var ids []string
 	for _, k := range keys {
 		// An id of QuickBooks is a number in a string; anything else cannot be one of its customers.
 		if k.Kind == connector.Customers && k.ID != "" && strings.Trim(k.ID, "0123456789") == "" {
-			ids = append(ids, "'"+k.ID+"'")
+			ids = append(ids, k.ID)
 		}
 	}
-	var page connector.Page
 	if len(ids) == 0 {
-		return page, nil
+		return connector.Page{}, nil
 	}
-	if len(ids) > pageSize {
-		return page, &connector.Error{Kind: connector.Rejected, Step: "look up customers", Message: fmt.Sprintf("%d keys are too many", len(ids))}
-	}
-	a, err := s.query(ctx, "look up customers",
-		"select * from Customer where Id IN ("+strings.Join(ids, ", ")+") and Active IN (true, false) MAXRESULTS "+fmt.Sprint(pageSize))
-	if err != nil {
+	return s.lookup(ctx, ids)
+}
+
+// lookup asks again in halves for ids of which a row cannot be had or has no id of its own: that customer is there, and
+// must not be taken for gone.
+func (s *Source) lookup(ctx context.Context, ids []string) (connector.Page, error) {
+	var page connector.Page
+	a, err := s.query(ctx, lookupStep, fmt.Sprintf(
+		"select * from Customer where Id IN ('%s') and Active IN (true, false) MAXRESULTS %d",
+		strings.Join(ids, "', '"), pageSize))
+	switch {
+	case err != nil && !errors.Is(err, errUnreadableRow):
 		return page, err
+	case err == nil:
+		fill(&page, a.rows)
+		if !lacksID(page) {
+			return page, nil
+		}
 	}
-	a.fill(&page)
+	if len(ids) == 1 {
+		key := connector.Key{Kind: connector.Customers, ID: ids[0]}
+		return connector.Page{Bad: []connector.Bad{{Key: key, Field: "record", Reason: unreadableReason}}}, nil
+	}
+	page = connector.Page{}
+	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {
+		found, err := s.lookup(ctx, half)
+		if err != nil {
+			return connector.Page{}, err
+		}
+		page.Customers = append(page.Customers, found.Customers...)
+		page.Contacts = append(page.Contacts, found.Contacts...)
+		page.Links = append(page.Links, found.Links...)
+		page.Bad = append(page.Bad, found.Bad...)
+	}
 	return page, nil
+}
+
+func lacksID(page connector.Page) bool {
+	return slices.ContainsFunc(page.Bad, func(b connector.Bad) bool { return b.Key.ID == "" })
 }
 
 // query sends a statement and reads the answer.
@@ -115,7 +155,10 @@ func (s *Source) query(ctx context.Context, step, statement string) (answer, err
 }
 
 func unreadable(step string, r erphttp.Reply) error {
-	return &connector.Error{Kind: connector.Transient, Step: step, Message: "200 with a body that is not whole or not the answer asked for", Trace: trace(r)}
+	return &connector.Error{
+		Kind: connector.Transient, Step: step, Trace: trace(r),
+		Message: "200 with a body that is not whole or not the answer asked for",
+	}
 }
 
 // get sends a request. After a 401 it is sent once more with another token, unless a new one cannot help.
@@ -138,7 +181,8 @@ func (s *Source) get(ctx context.Context, step, address string, body []byte) (er
 			return reply, nil
 		}
 		const userLostAccess = 120
-		if number, _ := faultIn(reply.Body).first(); try > 1 || reply.Status != http.StatusUnauthorized || number == userLostAccess {
+		number, _ := faultIn(reply.Body).first()
+		if try > 1 || reply.Status != http.StatusUnauthorized || number == userLostAccess {
 			return erphttp.Reply{}, err
 		}
 		if token, err = s.account.Tokens.Renewed(ctx, token); err != nil {
@@ -147,26 +191,23 @@ func (s *Source) get(ctx context.Context, step, address string, body []byte) (er
 	}
 }
 
-// fill puts an answer's rows on a page, each id once: of two rows the later one of the ERP's own clock counts.
-func (a *answer) fill(page *connector.Page) {
+// fill puts rows on a page, each id once: of two rows the later one of the ERP's own clock counts.
+func fill(page *connector.Page, rows []row) {
 	at := map[string]int{}
-	for i := range a.rows {
-		id := a.rows[i].ID.Value
+	for i := range rows {
+		id := rows[i].ID.Value
 		if before, met := at[id]; met && id != "" {
-			was, _ := parseTime(a.rows[before].MetaData.LastUpdatedTime.Value)
-			now, _ := parseTime(a.rows[i].MetaData.LastUpdatedTime.Value)
+			was, _ := parseTime(rows[before].MetaData.LastUpdatedTime.Value)
+			now, _ := parseTime(rows[i].MetaData.LastUpdatedTime.Value)
 			if now.Before(was) {
 				continue
 			}
 		}
 		at[id] = i
 	}
-	for i := range a.rows {
-		if id := a.rows[i].ID.Value; id == "" || at[id] == i {
-			a.rows[i].add(page)
+	for i := range rows {
+		if id := rows[i].ID.Value; id == "" || at[id] == i {
+			rows[i].add(page)
 		}
-	}
-	for range a.odd {
-		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: "not_an_object"})
 	}
 }

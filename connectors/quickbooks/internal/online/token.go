@@ -1,9 +1,12 @@
 package online
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,24 +21,36 @@ const TokenTimeout = 20 * time.Second
 
 const (
 	tokenStep    = "renew token"
-	tokenURLProd = "https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer" //nolint:gosec // an address, not a secret
+	tokenURLProd = "https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer" //nolint:gosec // an address, no secret
 )
 
 // Renew exchanges the refresh token. Intuit returns the same refresh token for about a day and then another one, which
 // ends the one before at once or within 24 hours (sources disagree), so whatever it returns is to be stored:
-// https://github.com/intuit/oauth-jsclient (README on refresh), https://github.com/intuit/QuickBooks-V3-PHP-SDK/issues/324
-func Renew(ctx context.Context, tokenURL, clientID, clientSecret string, c connector.Credentials) (connector.Credentials, error) {
-	if tokenURL == "" {
-		tokenURL = tokenURLProd
+// https://github.com/intuit/oauth-jsclient (README on refresh),
+// https://github.com/intuit/QuickBooks-V3-PHP-SDK/issues/324
+func Renew(
+	ctx context.Context, tokenURL, clientID, clientSecret string, c connector.Credentials,
+) (connector.Credentials, error) {
+	if c.RefreshToken == "" {
+		return connector.Credentials{}, &connector.Error{
+			Kind: connector.Denied, Step: tokenStep, Message: "there is no refresh token", Hint: reconnect,
+		}
 	}
 	config := oauth2.Config{
 		ClientID: clientID, ClientSecret: clientSecret,
 		// Detecting the style would send a refused refresh token twice.
-		Endpoint: oauth2.Endpoint{TokenURL: tokenURL, AuthStyle: oauth2.AuthStyleInHeader},
+		Endpoint: oauth2.Endpoint{TokenURL: cmp.Or(tokenURL, tokenURLProd), AuthStyle: oauth2.AuthStyleInHeader},
 	}
-	asking := &http.Client{Timeout: TokenTimeout, Transport: hardExpiry{}}
-	token, err := config.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, asking), &oauth2.Token{RefreshToken: c.RefreshToken}).Token()
-	if err != nil {
+	asking := context.WithValue(ctx, oauth2.HTTPClient, &http.Client{
+		Timeout: TokenTimeout, Transport: hardExpiry{},
+		// A refresh token goes to the address it is meant for and nowhere else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	})
+	token, err := config.TokenSource(asking, &oauth2.Token{RefreshToken: c.RefreshToken}).Token()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return connector.Credentials{}, fmt.Errorf("%s: %w", tokenStep, ctx.Err())
+	case err != nil:
 		return connector.Credentials{}, tokenError(err)
 	}
 	c.AccessToken, c.RefreshToken = token.AccessToken, token.RefreshToken
@@ -81,8 +96,8 @@ func in(extra any) *time.Time {
 	return instant(time.Now().Add(time.Duration(seconds) * time.Second))
 }
 
-// tokenError says what a failed renewal means. Only `error` is matched: descriptions vary. The body may hold secrets and is
-// not repeated.
+// tokenError says what a failed renewal means. Only `error` is matched: descriptions vary. The body may hold secrets and
+// is not repeated.
 func tokenError(err error) error {
 	e := &connector.Error{Kind: connector.Transient, Step: tokenStep, Message: "no usable answer from Intuit"}
 	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
@@ -92,7 +107,7 @@ func tokenError(err error) error {
 	reply := erphttp.Reply{}
 	if refused.Response != nil {
 		reply = erphttp.Reply{Status: refused.Response.StatusCode, Header: refused.Response.Header}
-		e.Trace = reply.Header.Get("intuit_tid")
+		e.Trace = trace(reply)
 		e.Message = strconv.Itoa(reply.Status) + " from Intuit"
 	}
 	switch {
@@ -101,12 +116,13 @@ func tokenError(err error) error {
 	case reply.Status >= http.StatusInternalServerError:
 	case refused.ErrorCode == "invalid_grant":
 		e.Kind, e.Message = connector.Denied, "Intuit refused the refresh token (invalid_grant)"
-		e.Hint = "Have the customer connect QuickBooks again, then store the new token: syncctl connection credentials."
+		e.Hint = reconnect
 	case refused.ErrorCode == "invalid_client", refused.ErrorCode == "unauthorized_client":
 		e.Kind, e.Message = connector.Misconfigured, "Intuit refused this app ("+refused.ErrorCode+")"
 		e.Hint = "Check QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET; no customer has to connect again."
-	case refused.ErrorCode == "invalid_request", refused.ErrorCode == "unsupported_grant_type", refused.ErrorCode == "invalid_scope":
+	case slices.Contains([]string{"invalid_request", "unsupported_grant_type", "invalid_scope"}, refused.ErrorCode):
 		e.Kind, e.Message = connector.Rejected, "Intuit rejected the token request ("+refused.ErrorCode+")"
+		e.Hint = "This is a fault of the program or of the setting token_url: report it with the trace."
 	}
 	return e
 }
