@@ -4,19 +4,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/centime/contactsync/internal/config"
 	"github.com/centime/contactsync/internal/dispatch"
-	"github.com/centime/contactsync/internal/postgres"
-	"github.com/centime/contactsync/internal/queue"
+	"github.com/centime/contactsync/internal/program"
 )
 
 const usage = `scheduler queues due connections and hands runs to the workers until SIGTERM or Ctrl-C.
@@ -26,55 +17,16 @@ const usage = `scheduler queues due connections and hands runs to the workers un
 Optional: TICK (2s), LEASE (30s, as the workers have it), LOG_LEVEL (info). docs/operations.md has them all.
 `
 
-// errUsage is wrong usage: arguments or environment.
-var errUsage = errors.New("wrong usage")
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		fmt.Fprintf(os.Stderr, "scheduler: %v\n", err)
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "scheduler: %v\n", err)
-		os.Exit(1)
-	}
+	program.Main(program.Program{
+		Name: "scheduler", Usage: usage, Config: config.ForScheduler, Connections: func(config.Config) int { return 4 }, Work: work,
+	})
 }
 
-func run(ctx context.Context, args, environ []string, stderr io.Writer) error {
-	flags := flag.NewFlagSet("scheduler", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, usage) }
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	c, err := config.ForScheduler(environ)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
-	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
-	store, err := postgres.Open(string(c.DatabaseURL), 4)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	if err := store.CheckSchema(ctx); err != nil {
-		return err
-	}
-	redis, err := queue.Open(string(c.RedisURL))
-	if err != nil {
-		return err
-	}
-	defer redis.Close()
-	if err := redis.Ping(ctx); err != nil {
-		return err
-	}
-	log.InfoContext(ctx, "scheduler is ready", "tick", c.Tick)
-	scheduler := &dispatch.Scheduler{Store: store, Queue: redis, Log: log, Tick: c.Tick, Lease: c.Lease}
+func work(ctx context.Context, p program.Parts) error {
+	p.Log.InfoContext(ctx, "scheduler is ready", "tick", p.Config.Tick)
+	scheduler := &dispatch.Scheduler{Store: p.Store, Queue: p.Redis, Log: p.Log, Tick: p.Config.Tick, Lease: p.Config.Lease}
 	scheduler.Run(ctx)
-	log.InfoContext(ctx, "scheduler has stopped")
+	p.Log.InfoContext(ctx, "scheduler has stopped")
 	return nil
 }

@@ -359,6 +359,15 @@ func (c aConnection) find(a *app) (*postgres.Store, postgres.Connection, error) 
 	return store, found, err
 }
 
+// live is find for what only a connection that was not removed can do.
+func (c aConnection) live(a *app) (*postgres.Store, postgres.Connection, error) {
+	store, found, err := c.find(a)
+	if err == nil && found.State == "removed" {
+		err = fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
+	}
+	return store, found, err
+}
+
 type connectionShowCmd struct{ aConnection }
 
 func (connectionShowCmd) Help() string { return "Example: syncctl connection show 'Northern Kelp'" }
@@ -459,12 +468,9 @@ func (connectionPauseCmd) Help() string {
 }
 
 func (c connectionPauseCmd) Run(a *app) error {
-	store, found, err := c.find(a)
+	store, found, err := c.live(a)
 	if err != nil {
 		return err
-	}
-	if found.State == "removed" {
-		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
 	}
 	if err := store.SetState(a.ctx, found, "paused", a.by); err != nil {
 		return err
@@ -479,12 +485,9 @@ type connectionResumeCmd struct{ aConnection }
 func (connectionResumeCmd) Help() string { return "Example: syncctl connection resume 'Northern Kelp'" }
 
 func (c connectionResumeCmd) Run(a *app) error {
-	store, found, err := c.find(a)
+	store, found, err := c.live(a)
 	if err != nil {
 		return err
-	}
-	if found.State == "removed" {
-		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
 	}
 	if err := store.SetState(a.ctx, found, "active", a.by); err != nil {
 		return err
@@ -540,12 +543,9 @@ func (connectionCredentialsCmd) Help() string {
 }
 
 func (c connectionCredentialsCmd) Run(a *app) error {
-	store, found, err := c.find(a)
+	store, found, err := c.live(a)
 	if err != nil {
 		return err
-	}
-	if found.State == "removed" {
-		return fmt.Errorf("connection %d was removed: add it again with `syncctl connection add`", found.ID)
 	}
 	erp, err := a.connector(found.ERP)
 	if err != nil {
