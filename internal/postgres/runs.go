@@ -175,6 +175,12 @@ func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
 	var out []HandOut
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		out = nil
+		// A cancelled run whose worker died is nobody's to end, and would keep its connection's place.
+		if _, err := tx.ExecContext(ctx, `
+			UPDATE runs SET status = 'cancelled', finished_at = now(), lease_until = NULL
+			WHERE cancel_requested AND status IN ('queued', 'running', 'waiting') AND coalesce(lease_until, '-infinity') < now()`); err != nil {
+			return err
+		}
 		return tx.SelectContext(ctx, &out, `
 			WITH picked AS (
 				SELECT r.tenant_id, r.id FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id

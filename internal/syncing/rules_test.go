@@ -384,3 +384,48 @@ func TestWiderBrakeEmptiesTheHold(t *testing.T) {
 		t.Errorf("still held: %v", left)
 	}
 }
+
+// TestDeadWorkersDoNotBlockAConnection: a cancelled run whose worker died ends, and a run that ends its workers fails.
+func TestDeadWorkersDoNotBlockAConnection(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(5)
+	w.work()
+	die := func() {
+		t.Helper()
+		out, err := w.store.HandOutNew(w.ctx, 10)
+		if err != nil || len(out) != 1 {
+			t.Fatalf("%v %v", out, err)
+		}
+		if _, err := w.store.Claim(w.ctx, out[0].Run, out[0].Delivery, time.Microsecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := w.queue(postgres.Full)
+	die()
+	w.exec(`UPDATE runs SET cancel_requested = true WHERE status = 'running'`)
+	w.work()
+	if r, _ := w.store.Run(w.ctx, run); r.Status != "cancelled" {
+		t.Errorf("the cancelled run is %s", r.Status)
+	}
+	run = w.queue(postgres.Full)
+	for range 10 {
+		die()
+		if err := w.store.HandOutAgain(w.ctx, []postgres.HandOut{{Run: run, Delivery: w.delivery(run)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.work()
+	if r, _ := w.store.Run(w.ctx, run); r.Status != "failed" || r.Hint == nil {
+		t.Errorf("the run that ends its workers is %s", r.Status)
+	}
+	w.mustSync(postgres.Full)
+	w.wantMirror()
+}
+
+func (w *world) delivery(run int64) (n int) {
+	w.t.Helper()
+	if _, err := fmt.Sscan(pgtest.Value(w.t, w.dsn, `SELECT delivery FROM contactsync.runs WHERE id = $1`, run), &n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}

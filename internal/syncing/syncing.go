@@ -148,6 +148,12 @@ func (s *step) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.c.Attempts > maxAttempts {
+		return &connector.Error{
+			Kind: connector.Transient, Step: "work run", Message: fmt.Sprintf("%d workers in a row ended without saving a page", s.c.Attempts-1),
+			Hint: "Look at the workers' logs and memory: a page of this company may end them.",
+		}
+	}
 	for {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
