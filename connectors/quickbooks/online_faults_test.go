@@ -201,7 +201,8 @@ func TestRefreshTokenIsNotForwarded(t *testing.T) {
 // TestRenewalOfNothing: without a refresh token only a person can help, and a shutdown is nobody's fault.
 func TestRenewalOfNothing(t *testing.T) {
 	t.Parallel()
-	if _, err := online("secret").Renew(t.Context(), "", connector.Credentials{}); connector.KindOf(err) != connector.Denied {
+	_, err := online("secret").Renew(t.Context(), "", connector.Credentials{})
+	if connector.KindOf(err) != connector.Denied {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -212,8 +213,8 @@ func TestRenewalOfNothing(t *testing.T) {
 	}
 }
 
-// TestUnreadableRecordIsPassedOver guards that one bad record never fails a run: the service refuses each page that holds
-// it, and all others arrive.
+// TestUnreadableRecordIsPassedOver guards that one bad record never fails a run: the service refuses each page that
+// holds it, and all others arrive.
 func TestUnreadableRecordIsPassedOver(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, qbo.Options{})

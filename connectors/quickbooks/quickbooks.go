@@ -40,7 +40,8 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 const hidden = "[secret]"
 
-// onlineConnector holds its app in a function, since fmt looks into unexported fields past the methods of what is there.
+// onlineConnector holds its app in a function, since fmt looks into unexported fields past the methods of what is
+// there.
 type onlineConnector struct{ app func() App }
 
 // Online is the connector for QuickBooks Online.

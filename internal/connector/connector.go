@@ -183,7 +183,7 @@ type Account struct {
 	Tokens Tokens
 	// Called is told of each data request (not of token requests) before it is sent. Its error stops the request.
 	Called func(ctx context.Context) error
-	// Transport carries the requests; nil: http.DefaultTransport.
+	// Transport carries the requests; nil: one with time-outs, shared by the process.
 	Transport http.RoundTripper
 }
 

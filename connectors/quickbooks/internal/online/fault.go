@@ -83,8 +83,8 @@ func faultIn(body []byte) *fault {
 	return j.QueryResponse.Fault
 }
 
-// first is the code and Message of a fault, which is Intuit's own wording. Detail can quote data and is never used; should
-// a Message quote an address, neither is that.
+// first is the code and Message of a fault, which is Intuit's own wording. Detail can quote data and is never used;
+// should a Message quote an address, neither is that.
 func (f *fault) first() (number int, message string) {
 	if f == nil || len(f.Errors) == 0 {
 		return 0, ""
@@ -144,7 +144,8 @@ func judge(step string, r erphttp.Reply) error {
 
 func trace(r erphttp.Reply) string { return short(r.Header.Get("intuit_tid")) }
 
-const reconnect = "Have the customer connect QuickBooks again, then store the new token: syncctl connection credentials."
+const reconnect = "Have the customer connect QuickBooks again, then store the new token: " +
+	"syncctl connection credentials."
 
 // meaning of a status and a fault code:
 // https://developer.intuit.com/app/developer/qbo/docs/develop/troubleshooting/error-codes

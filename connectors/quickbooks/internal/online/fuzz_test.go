@@ -113,8 +113,8 @@ func FuzzCursor(f *testing.F) {
 func FuzzTokenReply(f *testing.F) {
 	const sent = "RT1-sent-before"
 	for _, body := range []string{
-		`{"token_type":"bearer","expires_in":3600,"access_token":"a","refresh_token":"r","x_refresh_token_expires_in":8726400,` +
-			`"x_refresh_token_hard_expires_in":156032154}`,
+		`{"token_type":"bearer","expires_in":3600,"access_token":"a","refresh_token":"r",` +
+			`"x_refresh_token_expires_in":8726400,"x_refresh_token_hard_expires_in":156032154}`,
 		`{"token_type":"bearer","access_token":"a"}`, `{"refresh_token":"r"}`, `{"access_token":"","refresh_token":"r"}`,
 		`{"access_token":"a","expires_in":"soon","x_refresh_token_expires_in":-1}`, `{"access_token":7}`, `[]`, `<html>`, ``,
 		`{"error":"invalid_grant"}`, `{"error_description":"Token invalid","error":"invalid_grant"}`,

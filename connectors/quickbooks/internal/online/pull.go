@@ -282,8 +282,8 @@ func (c *cursor) move(rows []row, usual int) error {
 	return nil
 }
 
-// advance goes on within the bound's second: the next page begins with the last row of this one, by which a shift shows.
-// Only a narrowed page may have no row to spare for that.
+// advance goes on within the bound's second: the next page begins with the last row of this one, by which a shift
+// shows. Only a narrowed page may have no row to spare for that.
 func (c *cursor) advance(rows []row) error {
 	start := max(c.Start, 1)
 	for i := len(rows) - 1; i > 0; i-- {

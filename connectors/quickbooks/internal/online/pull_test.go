@@ -44,8 +44,9 @@ var (
 	pullForm = regexp.MustCompile(`^select \* from Customer where Active IN \(true, false\)` +
 		`(?: and MetaData\.(CreateTime|LastUpdatedTime) >= '([^']+Z)')?` +
 		` ORDERBY MetaData\.(CreateTime|LastUpdatedTime), Id STARTPOSITION (\d+) MAXRESULTS (\d+)$`)
-	lookupForm = regexp.MustCompile(`^select \* from Customer where Id IN \(([0-9', ]+)\) and Active IN \(true, false\) MAXRESULTS 1000$`)
-	countForm  = `select count(*) from Customer where Active IN (true, false)`
+	lookupForm = regexp.MustCompile(`^select \* from Customer where Id IN \(([0-9', ]+)\)` +
+		` and Active IN \(true, false\) MAXRESULTS 1000$`)
+	countForm = `select count(*) from Customer where Active IN (true, false)`
 )
 
 func (f *small) add(created, updated int) *smallRow {
@@ -251,8 +252,8 @@ func (f *small) ids() map[int]bool {
 	return ids
 }
 
-// TestNoChangeHidesARow: whatever is edited, merged away or added between any two pages, a full pull names each customer
-// that was there all the time, and with the next incremental pull everything is as in the ERP.
+// TestNoChangeHidesARow: whatever is edited, merged away or added between any two pages, a full pull names each
+// customer that was there all the time, and with the next incremental pull everything is as in the ERP.
 func TestNoChangeHidesARow(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -286,8 +287,8 @@ func TestNoChangeHidesARow(t *testing.T) {
 	})
 }
 
-// TestNoChangeHidesAChange is the same of an incremental pull: a row that was changed before it and not since is named by
-// it, not by luck of a later overlap.
+// TestNoChangeHidesAChange is the same of an incremental pull: a row that was changed before it and not since is named
+// by it, not by luck of a later overlap.
 func TestNoChangeHidesAChange(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -380,7 +381,7 @@ func TestOddRowsHideNoOther(t *testing.T) {
 		if (len(m.end.Listed) == 1) != (lost == 0) {
 			t.Fatalf("%d rows without an id, and %v is listed", lost, m.end.Listed)
 		}
-		if without := slices.ContainsFunc(m.bad, func(b connector.Bad) bool { return b.Key.ID == "" }); without != (lost > 0) {
+		if lacksID(connector.Page{Bad: m.bad}) != (lost > 0) {
 			t.Fatalf("%d rows without an id, reported: %v", lost, m.bad)
 		}
 	})
@@ -493,8 +494,8 @@ func TestLateShowingIsRead(t *testing.T) {
 	}
 }
 
-// TestRefused: after a 401 another token is tried once, and a person must act after a second. Where the user himself lost
-// access a new token cannot help, and none is asked for.
+// TestRefused: after a 401 another token is tried once, and a person must act after a second. Where the user himself
+// lost access a new token cannot help, and none is asked for.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string][]string{

@@ -175,8 +175,10 @@ func TestSameIDTwice(t *testing.T) {
 func TestNotAnAnswer(t *testing.T) {
 	t.Parallel()
 	whole := string(recorded(t, "customers.json"))
-	for _, body := range []string{`{}`, `{"time":"2026-03-02T10:05:00.412-08:00"}`, `{"QueryResponse":null}`, `[]`, whole[:len(whole)/2],
-		`{"QueryResponse":[]}`, `{"QueryResponse":{"Customer":"x"}}`} {
+	for _, body := range []string{
+		`{}`, `{"time":"2026-03-02T10:05:00.412-08:00"}`, `{"QueryResponse":null}`, `[]`, `{"QueryResponse":[]}`,
+		`{"QueryResponse":{"Customer":"x"}}`, whole[:len(whole)/2],
+	} {
 		if a, err := parseAnswer([]byte(body)); err == nil {
 			t.Errorf("%.40q is taken for an answer with %d rows", body, len(a.rows))
 		}

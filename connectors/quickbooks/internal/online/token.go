@@ -96,8 +96,8 @@ func in(extra any) *time.Time {
 	return instant(time.Now().Add(time.Duration(seconds) * time.Second))
 }
 
-// tokenError says what a failed renewal means. Only `error` is matched: descriptions vary. The body may hold secrets and
-// is not repeated.
+// tokenError says what a failed renewal means. Only `error` is matched: descriptions vary. The body may hold secrets
+// and is not repeated.
 func tokenError(err error) error {
 	e := &connector.Error{Kind: connector.Transient, Step: tokenStep, Message: "no usable answer from Intuit"}
 	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
