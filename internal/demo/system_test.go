@@ -13,12 +13,17 @@ import (
 	"syscall"
 	"testing"
 
+	_ "github.com/centime/contactsync/connectors" // what the programs are made of, so that a cached result ends with a change of them
+	_ "github.com/centime/contactsync/internal/cli"
 	"github.com/centime/contactsync/internal/credentials"
+	_ "github.com/centime/contactsync/internal/dispatch"
 	"github.com/centime/contactsync/internal/erpsim"
 	"github.com/centime/contactsync/internal/erpsim/qbo"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	_ "github.com/centime/contactsync/internal/program"
 	"github.com/centime/contactsync/internal/queue/redistest"
+	_ "github.com/centime/contactsync/internal/syncing"
 )
 
 // system is the real programs on a database and a Redis of their own, against a simulator in this process.
