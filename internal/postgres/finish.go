@@ -151,6 +151,11 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		for _, m := range missing {
 			b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
 		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
+			step.Tenant, step.Run, step.Lease.Microseconds())
 		return err
 	})
 	if err != nil {
@@ -384,8 +389,9 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 			WHERE tenant_id = $1 AND id = $2 RETURNING *
 		)
 		UPDATE connections n SET cursor = e.end_cursor,
-			-- While a hold is open, changed rights stay a change: else the next run would apply what this one held.
-			rights = CASE WHEN EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id AND h.state = 'open')
+			-- Changed rights stay a change until a run that listed everything met them, and while a hold is open: else the
+			-- next full run would take what they hide for gone.
+			rights = CASE WHEN e.mode <> 'full' OR e.listed = '{}' OR EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id AND h.state = 'open')
 				THEN n.rights ELSE e.end_rights END,
 			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,8 @@ import (
 type Step struct {
 	Tenant, Run, Connection int64
 	Fencing                 int64
-	ERPLabel                string // names the roles made for ERP roles met first
+	Lease                   time.Duration // each saved page renews it too: a long transaction keeps the heartbeat waiting
+	ERPLabel                string        // names the roles made for ERP roles met first
 }
 
 // ErrLeaseLost says that another worker has the run now, or that it is no longer running: nothing was written.
@@ -157,7 +159,10 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	for _, c := range page.Contacts {
 		contacts[c.ID] = true
 	}
-	records := sortedKeys(customers)
+	records := make([]string, 0, len(customers))
+	for id := range customers {
+		records = append(records, id)
+	}
 	for _, l := range page.Links {
 		customers[l.Customer], contacts[l.Contact] = true, true
 	}
@@ -168,7 +173,13 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 		case connector.Contacts:
 			contacts[k.ID] = true
 		case connector.Links:
+			if customer, person, ok := strings.Cut(k.ID, "/"); ok {
+				customers[customer], contacts[person] = true, true
+			}
 		}
+	}
+	for _, ids := range []map[string]bool{customers, contacts} {
+		maps.DeleteFunc(ids, func(id string, _ bool) bool { return !reconcile.ProperID(id) }) // one would fail the whole query
 	}
 	w.held = reconcile.Held{
 		Customers: map[string]reconcile.HeldCustomer{}, Contacts: map[string]reconcile.HeldContact{},
@@ -757,11 +768,12 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 			refused = refused + $8, with_issue = with_issue + $9, erp_calls = erp_calls + $10, attempts = 0, throttled_since = NULL,
 			error_kind = NULL, error = NULL, hint = NULL,
 			checkpoint = CASE WHEN $11 = '' THEN checkpoint ELSE $11 END, checkpoint_at = now(),
+			lease_until = clock_timestamp() + $16 * interval '1 microsecond',
 			pulled = pulled OR $12, end_cursor = CASE WHEN $12 THEN $13 ELSE end_cursor END,
 			end_rights = CASE WHEN $12 THEN $14 ELSE end_rights END, listed = CASE WHEN $12 THEN $15 ELSE listed END
 		WHERE tenant_id = $1 AND id = $2`,
 		w.step.Tenant, w.step.Run, w.page, c.Created, c.Updated, c.Unchanged, c.Ignored, c.Refused, c.WithIssue, calls, string(page.Next),
-		page.End != nil, string(end.Cursor), end.Rights, listed)
+		page.End != nil, string(end.Cursor), end.Rights, listed, w.step.Lease.Microseconds())
 	if err != nil {
 		return fmt.Errorf("move checkpoint: %w", err)
 	}

@@ -293,7 +293,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
 		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
-			r.throttled_since, r.listing_began_at, coalesce(NOT r.pulled AND r.checkpoint_at < now() - interval '24 hours', false) AS old,
+			r.throttled_since, r.listing_began_at, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
 			n.erp, n.account, n.settings, n.cursor`, run, delivery, lease.Microseconds())
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotYours
@@ -302,7 +302,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		return nil, err
 	}
 	c := &Claimed{
-		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing},
+		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
 		ThrottledSince: r.ThrottledSince.Time,

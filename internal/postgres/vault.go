@@ -84,8 +84,10 @@ func (v *Vault) note(ctx context.Context) (noted time.Time, earlier bool, err er
 	}
 	err = v.in(ctx, func(tx *sqlx.Tx) error {
 		err := tx.GetContext(ctx, &row, `
-			UPDATE credentials SET renewing_since = coalesce(renewing_since, clock_timestamp()) WHERE tenant_id = $1 AND connection_id = $2
-			RETURNING renewing_since, renewing_since >= now() AS mine`, v.tenant, v.connection)
+			WITH old AS (SELECT renewing_since FROM credentials WHERE tenant_id = $1 AND connection_id = $2 FOR UPDATE)
+			UPDATE credentials c SET renewing_since = coalesce(old.renewing_since, clock_timestamp()) FROM old
+			WHERE c.tenant_id = $1 AND c.connection_id = $2
+			RETURNING c.renewing_since, old.renewing_since IS NULL AS mine`, v.tenant, v.connection)
 		if errors.Is(err, sql.ErrNoRows) {
 			return credentials.ErrNone
 		}

@@ -83,33 +83,33 @@ func (p *planner) identified(page connector.Page) connector.Page {
 		return true
 	}
 	page.Customers = slices.DeleteFunc(slices.Clone(page.Customers), func(c connector.Customer) bool {
-		return !properID(c.ID) && refuse(connector.Customers)
+		return !ProperID(c.ID) && refuse(connector.Customers)
 	})
 	page.Contacts = slices.DeleteFunc(slices.Clone(page.Contacts), func(c connector.Contact) bool {
 		owner, own := contact.OwnerOf(c.ID)
-		if own && !properID(owner) {
+		if own && !ProperID(owner) {
 			return true // its customer is refused
 		}
-		return !properID(c.ID) && refuse(connector.Contacts)
+		return !ProperID(c.ID) && refuse(connector.Contacts)
 	})
 	page.Links = slices.DeleteFunc(slices.Clone(page.Links), func(l connector.Link) bool {
-		if properID(l.Customer) && properID(l.Contact) {
+		if ProperID(l.Customer) && ProperID(l.Contact) {
 			return false
 		}
 		return l.StatedBy != (connector.Key{}) || refuse(connector.Links)
 	})
-	page.Deleted = slices.DeleteFunc(slices.Clone(page.Deleted), func(k connector.Key) bool { return !properID(k.ID) })
+	page.Deleted = slices.DeleteFunc(slices.Clone(page.Deleted), func(k connector.Key) bool { return !ProperID(k.ID) })
 	page.Bad = slices.Clone(page.Bad)
 	for i, b := range page.Bad {
-		if !properID(b.Key.ID) {
+		if !ProperID(b.Key.ID) {
 			page.Bad[i].Key.ID = ""
 		}
 	}
 	return page
 }
 
-// properID: an ERP's id is short and printable.
-func properID(id string) bool {
+// ProperID says whether an ERP's id can be stored: it is short and printable. What has no such id is refused.
+func ProperID(id string) bool {
 	return id != "" && len(id) <= 200 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl)
 }
 
@@ -424,6 +424,13 @@ func (p *planner) bad(b connector.Bad) {
 	}
 	p.is(b.Key, refused)
 	// Refused, but seen: it is not absent.
+	if b.Key.Kind == connector.Links {
+		for pair := range p.held.Links {
+			if connector.LinkID(pair.Customer, pair.Contact) == b.Key.ID {
+				p.plan.Named.Links = append(p.plan.Named.Links, pair)
+			}
+		}
+	}
 	switch _, held := p.held.Customers[b.Key.ID]; {
 	case b.Key.Kind == connector.Customers && held:
 		p.plan.Named.Customers = append(p.plan.Named.Customers, b.Key.ID)

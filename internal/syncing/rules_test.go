@@ -346,6 +346,7 @@ func TestRightsHoldUntilDecided(t *testing.T) {
 	w.erp.SetRights("all")
 	w.mustSync(postgres.Full)
 	w.erp.SetRights("some")
+	w.mustSync(postgres.Incremental) // lists nothing, so it proves nothing about what is hidden
 	w.erp.Hide(customer(ids[0]))
 	for range 3 {
 		if r := w.mustSync(postgres.Full); r.Held != 1 || r.Gone != 0 {
@@ -428,4 +429,31 @@ func (w *world) delivery(run int64) (n int) {
 		w.t.Fatal(err)
 	}
 	return n
+}
+
+// TestOneBadIdNeverFailsARun: an id that Postgres cannot take is refused, and the rest of its page is stored.
+func TestOneBadIdNeverFailsARun(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(2)
+	w.work()
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := connector.Page{Next: "x"}
+	for _, id := range []string{"a\x00b", "\xed\xa0\x80", strings.Repeat("9", 5000), "77"} {
+		page.Customers = append(page.Customers, connector.Customer{ID: id, Name: "N", Kind: contact.Customer, Active: true})
+		page.Contacts = append(page.Contacts, connector.Contact{ID: contact.OwnID(id), Name: "N", Active: true})
+		page.Links = append(page.Links, connector.Link{Customer: id, Contact: contact.OwnID(id), StatedBy: customer(id)})
+		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Links, ID: id + "/" + id}, Field: "x", Reason: "y"})
+	}
+	counts, err := w.store.SavePage(w.ctx, c.Step, page, 0)
+	if err != nil || counts.Created != 1 || counts.Refused < 3 {
+		t.Errorf("%+v, %v", counts, err)
+	}
 }

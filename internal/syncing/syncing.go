@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 const (
@@ -100,6 +102,16 @@ type step struct {
 	calls atomic.Int64 // data requests since the last write
 
 	cancelled, paused atomic.Bool
+	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
+	// nobody else can claim meanwhile, so that waiting is no loss of the lease.
+	writing atomic.Bool
+}
+
+// write does what writes under the run's row lock.
+func (s *step) write(f func() error) error {
+	s.writing.Store(true)
+	defer s.writing.Store(false)
+	return f()
 }
 
 // heartbeat renews the lease until ctx ends. It ends the step when the lease is lost, or could not be renewed in time.
@@ -124,6 +136,8 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 			s.paused.Store(wish.Pause)
 		case ctx.Err() != nil:
 			return
+		case s.writing.Load():
+			until = time.Now().Add(s.w.Lease)
 		case errors.Is(err, postgres.ErrLeaseLost) || !time.Now().Before(until):
 			lose(postgres.ErrLeaseLost)
 			return
@@ -208,7 +222,11 @@ func fetch(ctx context.Context, source connector.Source, p connector.Pull, to ch
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			send(fetched{err: fmt.Errorf("pull: the connector panicked: %v", r)})
+			what := fmt.Sprintf("%T", r) // never the value: it may quote a record
+			if e, ok := r.(runtime.Error); ok {
+				what = e.Error()
+			}
+			send(fetched{err: fmt.Errorf("pull: the connector panicked: %s", what)})
 		}
 	}()
 	for page, err := range source.Pull(ctx, p) {
@@ -232,7 +250,11 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		if f.err != nil {
 			return f.err
 		}
-		counts, err := s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+		var counts reconcile.Counts
+		err := s.write(func() (err error) {
+			counts, err = s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -258,7 +280,11 @@ func (s *step) taken() int { return int(s.calls.Swap(0)) }
 // finish looks up what would go for being missing, unless the brake holds, and ends the run.
 func (s *step) finish(ctx context.Context, source connector.Source, lookups bool) error {
 	for {
-		brake, err := s.w.Store.Brake(ctx, s.c.Step, s.c.Settings)
+		var brake postgres.Brake
+		err := s.write(func() (err error) {
+			brake, err = s.w.Store.Brake(ctx, s.c.Step, s.c.Settings)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -281,12 +307,13 @@ func (s *step) finish(ctx context.Context, source connector.Source, lookups bool
 			if err != nil {
 				return err
 			}
-			if err := s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()); err != nil {
+			err = s.write(func() error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
+			if err != nil {
 				return err
 			}
 			s.c.Attempts = 0
 		}
-		err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+		err = s.write(func() error { return s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken()) })
 		if !errors.Is(err, postgres.ErrNotLookedUp) {
 			return err
 		}
@@ -307,7 +334,7 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 	case s.paused.Load():
 		s.log.InfoContext(ctx, "connection paused, the run waits")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
-	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Now().After(s.ends):
+	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Now().After(s.ends) && s.c.Attempts == 0:
 		s.log.InfoContext(ctx, "step ends, the run goes on")
 		next, err := store.Yield(ctx, s.c.Step, calls)
 		if err != nil {
