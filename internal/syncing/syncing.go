@@ -158,7 +158,7 @@ func (s *step) stop() bool {
 
 // run pulls and finishes. A nil error means that the run is over.
 func (s *step) run(ctx context.Context) error {
-	source, lookups, err := s.open()
+	source, err := s.open()
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (s *step) run(ctx context.Context) error {
 			err = s.pull(ctx, source)
 		}
 		if err == nil {
-			return s.finish(ctx, source, lookups)
+			return s.finish(ctx, source)
 		}
 		if connector.KindOf(err) != connector.Expired || s.c.BeganAgain >= maxBeganAgain {
 			return err
@@ -185,22 +185,21 @@ func (s *step) run(ctx context.Context) error {
 	}
 }
 
-func (s *step) open() (connector.Source, bool, error) {
+func (s *step) open() (connector.Source, error) {
 	erp, ok := s.w.Connectors[s.c.ERP]
 	if !ok {
-		return nil, false, &connector.Error{
+		return nil, &connector.Error{
 			Kind: connector.Misconfigured, Step: "open connection", Message: fmt.Sprintf("this worker has no connector for %s", s.c.ERP),
 			Hint: "Give the worker this ERP's settings, such as QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET, and start it again.",
 		}
 	}
 	s.c.ERPLabel = erp.Label()
 	place := credentials.Place{Table: "credentials", Tenant: s.c.Tenant, Connection: s.c.Connection}
-	source := erp.Open(connector.Account{
+	return erp.Open(connector.Account{
 		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
 		Tokens: credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, s.c.Settings.TokenURL),
 		Called: func(context.Context) error { s.calls.Add(1); return nil },
-	})
-	return source, true, nil
+	}), nil
 }
 
 // fetched is a page on its way from the ERP to Postgres.
@@ -278,7 +277,8 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 func (s *step) taken() int { return int(s.calls.Swap(0)) }
 
 // finish looks up what would go for being missing, unless the brake holds, and ends the run.
-func (s *step) finish(ctx context.Context, source connector.Source, lookups bool) error {
+func (s *step) finish(ctx context.Context, source connector.Source) error {
+	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
 		var brake postgres.Brake
 		err := s.write(func() (err error) {
