@@ -133,7 +133,11 @@ func TestSpoiltRowsLoseNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := page()
-		if len(got.Customers) != 20 {
+		want := 20
+		if field == "Active" {
+			want = 19 // refused: nobody guesses who left
+		}
+		if len(got.Customers) != want {
 			t.Errorf("%s = %s: %d customers", field, value, len(got.Customers))
 		}
 		if bad := len(got.Bad) > 0; bad == (field == "Unknown" || field == "ParentRef") {

@@ -152,9 +152,9 @@ func TestOddRows(t *testing.T) {
 	}
 	slices.SortStableFunc(bad, func(a, b string) int { return cmp.Compare(a[:1], b[:1]) })
 	if want := []string{
-		" record not_an_object", " Id missing_id", " Id missing_id", "3 record nothing_readable", "4 Active not_a_boolean",
-		"4 DisplayName not_text", "4 MetaData.LastUpdatedTime not_a_time", "4 PrimaryEmailAddr not_text",
-		"4 PrimaryPhone not_text", "979 record nothing_readable",
+		" record not_an_object", " Id missing_id", " Id missing_id", "3 record nothing_readable",
+		"4 DisplayName not_text", "4 MetaData.LastUpdatedTime not_a_time", "4 IsProject not_a_boolean",
+		"4 PrimaryEmailAddr not_text", "4 PrimaryPhone not_text", "6 Active not_a_boolean", "979 record nothing_readable",
 	}; !slices.Equal(bad, want) {
 		t.Errorf("%q, want %q", bad, want)
 	}

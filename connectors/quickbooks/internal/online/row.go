@@ -153,6 +153,9 @@ func (r *row) add(page *connector.Page) {
 	case id == "":
 		bad("Id", "missing_id")
 		return
+	case r.Active.Odd:
+		bad("Active", "not_a_boolean") // taken for active, somebody who left would get mail again
+		return
 	case r.empty():
 		bad("record", "nothing_readable") // stored, it would clear a name and addresses that may well be there
 		return
