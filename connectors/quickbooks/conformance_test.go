@@ -1,7 +1,6 @@
 package quickbooks_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -59,7 +58,7 @@ func (s *simulated) Features() connectortest.Features {
 	}
 }
 
-func (s *simulated) Open(called func(context.Context) error) connector.Source {
+func (s *simulated) Open(called connector.Called) connector.Source {
 	return online("secret").Open(connector.Account{ID: realm, APIURL: s.far.url, Tokens: s.far.tokens, Called: called})
 }
 

@@ -55,6 +55,12 @@ func (onlineConnector) LongestRequest() time.Duration {
 	return 2 * (online.TokenTimeout + online.RequestTimeout)
 }
 
+// Limits of a company and app: https://developer.intuit.com/app/developer/qbo/docs/learn/limits-and-throttles. Of ten a
+// second the page once said ten at once, so both are kept.
+func (onlineConnector) Limits() connector.Limits {
+	return connector.Limits{PerSecond: 10, PerMinute: 500, AtOnce: 10}
+}
+
 func (onlineConnector) Validate(account string, c connector.Credentials) error {
 	if account == "" || strings.Trim(account, "0123456789") != "" {
 		return errors.New("account: a QuickBooks realm id is digits only, such as 9130350000000001")

@@ -219,7 +219,7 @@ func (c connectionAddCmd) Run(a *app) error {
 	}
 	given := vault.stored.Version
 	source := erp.Open(connector.Account{
-		ID: c.Account, APIURL: set.APIURL, Called: func(context.Context) error { return nil },
+		ID: c.Account, APIURL: set.APIURL,
 		Tokens: credentials.NewTokenSource(ring, vault, about, erp, set.TokenURL),
 	})
 	check, checkErr := source.Check(a.ctx)
@@ -451,7 +451,7 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 		return connector.Check{}, err
 	}
 	source := erp.Open(connector.Account{
-		ID: found.Account, APIURL: set.APIURL, Called: func(context.Context) error { return nil },
+		ID: found.Account, APIURL: set.APIURL,
 		Tokens: credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, set.TokenURL),
 	})
 	check, err := source.Check(a.ctx)

@@ -174,15 +174,28 @@ type Connector interface {
 	Open(a Account) Source
 	// LongestRequest bounds one request of the Source, a fresh token and its repetition after a 401 included.
 	LongestRequest() time.Duration
+	// Limits are what the ERP allows one account.
+	Limits() Limits
 }
+
+// Limits are what an ERP allows one account, whoever asks. Zero is no limit.
+type Limits struct {
+	PerSecond float64
+	PerMinute int
+	AtOnce    int // requests without an answer yet
+}
+
+// Called is asked before a data request is sent; its error stops the request. Otherwise answered, which is not nil, is
+// called once when the request is over, answered or not.
+type Called func(ctx context.Context) (answered func(), err error)
 
 // An Account is what a Source is opened with.
 type Account struct {
 	ID     string // the ERP's own identity of the company
 	APIURL string // empty: the ERP's production host
 	Tokens Tokens
-	// Called is told of each data request (not of token requests) before it is sent. Its error stops the request.
-	Called func(ctx context.Context) error
+	// Called is asked for each data request, not for token requests; nil: none is refused or counted.
+	Called Called
 	// Transport carries the requests; nil: one with time-outs, shared by the process.
 	Transport http.RoundTripper
 }

@@ -108,9 +108,11 @@ func (c *Client) Do(
 		req.Header.Set("Content-Type", contentType)
 	}
 	if c.account.Called != nil {
-		if err := c.account.Called(ctx); err != nil {
+		answered, err := c.account.Called(ctx)
+		if err != nil {
 			return Reply{}, err
 		}
+		defer answered()
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

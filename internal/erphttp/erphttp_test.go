@@ -20,8 +20,13 @@ func client(t *testing.T, timeout time.Duration, handler http.HandlerFunc) (*erp
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	calls := 0
-	account := connector.Account{Called: func(context.Context) error { calls++; return nil }}
+	calls, over := 0, 0
+	t.Cleanup(func() {
+		if over != calls {
+			t.Errorf("of %d requests %d were said to be over", calls, over)
+		}
+	})
+	account := connector.Account{Called: func(context.Context) (func(), error) { calls++; return func() { over++ }, nil }}
 	c := erphttp.New(account, timeout,
 		erphttp.Read{Method: "GET", Path: func(p string) bool { return p == "/read" }},
 		erphttp.Read{Method: "POST", Path: func(p string) bool { return p == "/query" },
@@ -61,7 +66,7 @@ func TestRefusedByBudget(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got++ }))
 	t.Cleanup(server.Close)
 	spent := errors.New("the budget is spent")
-	c := erphttp.New(connector.Account{Called: func(context.Context) error { return spent }}, time.Second,
+	c := erphttp.New(connector.Account{Called: func(context.Context) (func(), error) { return nil, spent }}, time.Second,
 		erphttp.Read{Method: "GET", Path: func(string) bool { return true }})
 	if _, err := c.Do(t.Context(), "query", "GET", server.URL, "", nil, "t"); !errors.Is(err, spent) || got != 0 {
 		t.Errorf("%v, %d sent", err, got)

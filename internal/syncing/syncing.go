@@ -198,8 +198,14 @@ func (s *step) open() (connector.Source, error) {
 	return erp.Open(connector.Account{
 		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
 		Tokens: credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, s.c.Settings.TokenURL),
-		Called: func(context.Context) error { s.calls.Add(1); return nil },
+		Called: s.called,
 	}), nil
+}
+
+// called counts a data request.
+func (s *step) called(context.Context) (func(), error) {
+	s.calls.Add(1)
+	return func() {}, nil
 }
 
 // fetched is a page on its way from the ERP to Postgres.

@@ -222,6 +222,10 @@ func TestBrokenRequests(t *testing.T) {
 	if len(fate(t, "Called", uncounted)) == 0 {
 		t.Error("case Called does not mind requests that are not counted")
 	}
+	endless := &endlessHarness{newMemoryHarness(memory.QuickBooks)}
+	if len(fate(t, "Called", endless)) == 0 {
+		t.Error("case Called does not mind requests that are never over")
+	}
 }
 
 // fate runs one case by itself and returns what it reports, empty if it passes.
@@ -275,7 +279,7 @@ type brokenHarness struct {
 	breaks func(connector.Source) *broken
 }
 
-func (h *brokenHarness) Open(called func(context.Context) error) connector.Source {
+func (h *brokenHarness) Open(called connector.Called) connector.Source {
 	return h.breaks(h.memoryHarness.Open(called))
 }
 
@@ -291,8 +295,20 @@ func (h *writingHarness) Requests() []Request {
 
 type uncountedHarness struct{ *memoryHarness }
 
-func (h *uncountedHarness) Open(func(context.Context) error) connector.Source {
+func (h *uncountedHarness) Open(connector.Called) connector.Source {
 	return h.memoryHarness.Open(nil)
+}
+
+type endlessHarness struct{ *memoryHarness }
+
+func (h *endlessHarness) Open(called connector.Called) connector.Source {
+	if called == nil {
+		return h.memoryHarness.Open(nil)
+	}
+	return h.memoryHarness.Open(func(ctx context.Context) (func(), error) {
+		_, err := called(ctx)
+		return func() {}, err
+	})
 }
 
 // A broken Source does what its functions say, and the rest as the Source in it.

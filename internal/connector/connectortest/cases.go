@@ -687,11 +687,11 @@ func left(s *side) {
 func called(s *side) {
 	s.fill(false)
 	ctx := context.Background()
-	var count int
+	var count, over int
 	var refusal error
-	source := s.harness.Open(func(context.Context) error {
+	source := s.harness.Open(func(context.Context) (func(), error) {
 		count++
-		return refusal
+		return func() { over++ }, refusal
 	})
 	before := len(s.harness.Requests())
 	ask := func() (errs []error) {
@@ -710,6 +710,9 @@ func called(s *side) {
 	sent := len(s.harness.Requests())
 	if sent-before != count {
 		s.Errorf("%d requests were sent, %d were counted", sent-before, count)
+	}
+	if over != count {
+		s.Errorf("of %d requests %d were said to be over", count, over)
 	}
 	refusal = errors.New("the budget is spent")
 	for _, err := range ask() {

@@ -6,7 +6,6 @@
 package connectortest
 
 import (
-	"context"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -21,7 +20,7 @@ type Harness interface {
 
 	// Open opens the account as another process would: two Sources share nothing but the cursors the suite carries from
 	// one to the other. Called is Account.Called; it may be nil.
-	Open(called func(context.Context) error) connector.Source
+	Open(called connector.Called) connector.Source
 
 	// Pass lets the ERP's clock go on.
 	Pass(d time.Duration)

@@ -87,7 +87,7 @@ var cases = []testCase{
 	{"Cancelled", "shutdown ends a pull at once, and is nobody's fault", nil, cancelled},
 	{"CancelledInFlight", "shutdown does not wait for an ERP that does not answer", calls, cancelledInFlight},
 	{"Left", "a pull asks for a page when it is wanted, and for nothing once its loop is left", calls, left},
-	{"Called", "every request is counted before it is sent, and a budget can refuse it", calls, called},
+	{"Called", "every request is counted before it is sent and said to be over, and a budget can refuse it", calls, called},
 	{"ReadOnly", "nothing is ever written to an ERP", calls, readOnly},
 }
 

@@ -122,7 +122,7 @@ func (h *memoryHarness) Features() Features {
 	return f
 }
 
-func (h *memoryHarness) Open(called func(context.Context) error) connector.Source {
+func (h *memoryHarness) Open(called connector.Called) connector.Source {
 	return h.conn.Open(connector.Account{ID: h.erp.Account(), Tokens: h.login(), Called: called})
 }
 

@@ -77,6 +77,9 @@ func (c *Connector) Open(a connector.Account) connector.Source {
 // LongestRequest is a second.
 func (c *Connector) LongestRequest() time.Duration { return time.Second }
 
+// Limits are none.
+func (c *Connector) Limits() connector.Limits { return connector.Limits{} }
+
 func (c *Connector) known() []*ERP {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,9 +177,11 @@ func (s *Source) sendWith(ctx context.Context, r Request, token *string) error {
 		return err
 	}
 	if s.account.Called != nil {
-		if err := s.account.Called(ctx); err != nil {
+		answered, err := s.account.Called(ctx)
+		if err != nil {
 			return err
 		}
+		defer answered()
 	}
 	if s.erp == nil || s.account.ID != s.erp.account {
 		return denied("memory", "no such account")
