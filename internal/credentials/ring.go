@@ -115,7 +115,15 @@ func (r *Ring) Pack(c connector.Credentials, about Place) (Stored, error) {
 		return Stored{}, errors.New("pack credentials: a time in them cannot be written") // the cause may repeat values
 	}
 	id, box := r.Seal(plain, about)
-	return Stored{KeyID: id, Box: box}, nil
+	return Stored{KeyID: id, Box: box, EndsAt: ends(c)}, nil
+}
+
+// ends is the sooner of the refresh token's two ends.
+func ends(c connector.Credentials) *time.Time {
+	if c.RefreshEndsAt == nil || c.RefreshExpiresAt != nil && c.RefreshExpiresAt.Before(*c.RefreshEndsAt) {
+		return c.RefreshExpiresAt
+	}
+	return c.RefreshEndsAt
 }
 
 // Unpack opens what Pack sealed for the same place; errors are those of Open.

@@ -41,6 +41,9 @@ type Stored struct {
 	// RenewingSince tells of an earlier renewal that had begun and whose end no process recorded: a worker may have died
 	// between the ERP's reply and the commit, and a new refresh token with it; or it is still trying to save it.
 	RenewingSince *time.Time
+	// EndsAt is when the login ends unless it is used or given anew; nil: unknown or never. It is stored beside the box, so
+	// that whoever has no key can warn.
+	EndsAt *time.Time
 }
 
 // A Vault stores the credentials of one connection.

@@ -387,9 +387,10 @@ func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credent
 
 func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, sealed credentials.Stored) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO credentials (tenant_id, connection_id, key_id, box) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box,
-			version = credentials.version + 1, renewing_since = NULL, updated_at = now()`, tenant, connection, sealed.KeyID, sealed.Box)
+		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box, ends_at = excluded.ends_at,
+			version = credentials.version + 1, renewing_since = NULL, updated_at = now()`,
+		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt)
 	return err
 }
 

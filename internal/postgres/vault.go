@@ -125,8 +125,8 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		}
 		renewed.RenewingSince = nil
 		return tx.GetContext(ctx, &renewed.Version, `
-			UPDATE credentials SET key_id = $3, box = $4, version = version + 1, renewing_since = NULL, updated_at = now()
-			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`, v.tenant, v.connection, renewed.KeyID, renewed.Box)
+			UPDATE credentials SET key_id = $3, box = $4, ends_at = $5, version = version + 1, renewing_since = NULL, updated_at = now()
+			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`, v.tenant, v.connection, renewed.KeyID, renewed.Box, renewed.EndsAt)
 	})
 	if answered && !earlier {
 		// The renewal was seen to end. After a failed commit the note stays: a new token may be lost.
