@@ -5,8 +5,10 @@ package main
 import (
 	"context"
 
+	"github.com/centime/contactsync/connectors/quickbooks"
 	"github.com/centime/contactsync/internal/config"
 	"github.com/centime/contactsync/internal/dispatch"
+	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/program"
 )
 
@@ -14,7 +16,8 @@ const usage = `scheduler queues due connections and hands runs to the workers un
 
   DATABASE_URL=postgres://… REDIS_URL=redis://… scheduler
 
-Optional: TICK (2s), LEASE (30s, as the workers have it), LOG_LEVEL (info). docs/operations.md has them all.
+Optional: TICK (2s), LEASE (30s, as the workers have it), QUICKBOOKS_MONTHLY_CALLS, KEEP_QUIET_RUNS (720h), KEEP_RUNS (9600h),
+LOG_LEVEL (info), METRICS_ADDR. docs/operations.md has them all.
 `
 
 func main() {
@@ -25,7 +28,17 @@ func main() {
 
 func work(ctx context.Context, p program.Parts) error {
 	p.Log.InfoContext(ctx, "scheduler is ready", "tick", p.Config.Tick)
-	scheduler := &dispatch.Scheduler{Store: p.Store, Queue: p.Redis, Log: p.Log, Tick: p.Config.Tick, Lease: p.Config.Lease}
+	allowances := map[string]int64{}
+	if calls := p.Config.QuickBooksMonthlyCalls; calls > 0 {
+		allowances[quickbooks.OnlineName] = calls
+		p.Metrics.Allowance(quickbooks.OnlineName, calls)
+	}
+	p.Metrics.WatchFleet(p.Store.Fleet)
+	p.Metrics.WatchQueues(p.Redis.Depths)
+	scheduler := &dispatch.Scheduler{
+		Store: p.Store, Queue: p.Redis, Log: p.Log, Tick: p.Config.Tick, Lease: p.Config.Lease, Allowances: allowances,
+		Keep: postgres.Keep{Quiet: p.Config.KeepQuietRuns, Runs: p.Config.KeepRuns}, Metrics: p.Metrics,
+	}
 	scheduler.Run(ctx)
 	p.Log.InfoContext(ctx, "scheduler has stopped")
 	return nil

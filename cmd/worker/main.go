@@ -4,21 +4,27 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/centime/contactsync/connectors"
 	"github.com/centime/contactsync/connectors/quickbooks"
 	"github.com/centime/contactsync/internal/config"
 	"github.com/centime/contactsync/internal/dispatch"
+	"github.com/centime/contactsync/internal/erphttp"
+	"github.com/centime/contactsync/internal/pace"
+	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/program"
+	"github.com/centime/contactsync/internal/queue"
 	"github.com/centime/contactsync/internal/syncing"
+	"github.com/centime/contactsync/internal/tracing"
 )
 
 const usage = `worker works runs until SIGTERM or Ctrl-C; then its steps end at their next page and other workers go on.
 
   DATABASE_URL=postgres://… REDIS_URL=redis://… CREDENTIALS_KEY=… QUICKBOOKS_CLIENT_ID=… QUICKBOOKS_CLIENT_SECRET=… worker
 
-Optional: WORKER_CONCURRENCY (8), LEASE (30s), STEP (1m), LOG_LEVEL (info). docs/operations.md has them all.
+Optional: WORKER_CONCURRENCY (8), LEASE (30s), STEP (1m), LOG_LEVEL (info), METRICS_ADDR. docs/operations.md has them all.
 `
 
 // patience is how long steps get to end after a signal; supervisors should allow a little more.
@@ -43,17 +49,22 @@ func work(ctx context.Context, p program.Parts) error {
 	draining := make(chan struct{})
 	worker := &syncing.Worker{
 		Store: p.Store, Connectors: erps, Ring: p.Config.Ring, Log: p.Log, Lease: p.Config.Lease, Step: p.Config.Step, Draining: draining,
+		Transport: tracing.Transport(erphttp.Transport()),
+		Pace:      pace.New(p.Redis.Client()), Metrics: p.Metrics,
+		GiveWay: func(ctx context.Context, t postgres.Trigger) bool { return p.Redis.GiveWay(ctx, dispatch.QueueOf(t)) },
 	}
-	step := func(ctx context.Context, run int64, delivery int) {
-		next := worker.Work(ctx, run, delivery)
+	step := func(ctx context.Context, t queue.Task) {
+		ctx, end := tracing.Linked(ctx, "work delivery", t.Headers, slog.Int64("run_id", t.Run), slog.Int("delivery", t.Delivery))
+		defer end(nil)
+		next := worker.Work(ctx, t.Run, t.Delivery)
 		if next == nil {
 			return
 		}
-		if err := p.Redis.Enqueue(context.WithoutCancel(ctx), dispatch.Task(*next)); err != nil {
-			p.Log.WarnContext(ctx, "queue did not confirm the next step; the scheduler sees to it", "run_id", run, "error", err)
+		if err := dispatch.HandOut(context.WithoutCancel(ctx), p.Redis, *next); err != nil {
+			p.Log.WarnContext(ctx, "queue did not confirm the next step; the scheduler sees to it", "run_id", t.Run, "error", err)
 		}
 	}
-	server, err := p.Redis.Serve(step, draining, p.Config.WorkerConcurrency, p.Config.Step+longest, p.Log)
+	server, err := p.Redis.Serve(ctx, step, draining, p.Config.WorkerConcurrency, p.Config.Step+longest, p.Log)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ type commands struct {
 	As     string `help:"Who does this; default: your login name." placeholder:"NAME"`
 	Reason string `help:"Why; kept with what is changed." placeholder:"TEXT"`
 
+	Status     statusCmd     `cmd:"" help:"What needs a person, the worst first, each with the command to type."`
 	Migrate    migrateCmd    `cmd:"" help:"Bring the database's schema to this program's version."`
 	Key        keyCmds       `cmd:"" help:"Keys that credentials are sealed with."`
 	Tenant     tenantCmds    `cmd:"" help:"Companies that use Centime."`

@@ -51,6 +51,10 @@ type Config struct {
 	LogLevel           slog.Level    `env:"LOG_LEVEL" envDefault:"info"`
 	MetricsAddr        string        `env:"METRICS_ADDR"`
 
+	QuickBooksMonthlyCalls int64         `env:"QUICKBOOKS_MONTHLY_CALLS"` // metered calls of all companies together; 0: no limit
+	KeepQuietRuns          time.Duration `env:"KEEP_QUIET_RUNS" envDefault:"720h"`
+	KeepRuns               time.Duration `env:"KEEP_RUNS" envDefault:"9600h"`
+
 	Ring *credentials.Ring `env:"-"` // of CredentialsKey; nil where that is empty
 }
 
@@ -111,6 +115,10 @@ var shapes = map[string]string{
 	"Tick":              "TICK is a duration of 100ms or longer, such as 2s",
 	"LogLevel":          "LOG_LEVEL is debug, info, warn or error",
 	"MetricsAddr":       "METRICS_ADDR is host:port, such as 127.0.0.1:9464",
+
+	"QuickBooksMonthlyCalls": "QUICKBOOKS_MONTHLY_CALLS is a whole number, such as 500000; 0 is no limit",
+	"KeepQuietRuns":          "KEEP_QUIET_RUNS is a duration of 48h or longer, such as 720h",
+	"KeepRuns":               "KEEP_RUNS is a duration not shorter than KEEP_QUIET_RUNS, such as 9600h",
 }
 
 func read(environ []string, needed ...string) (Config, error) {
@@ -152,6 +160,10 @@ func read(environ []string, needed ...string) (Config, error) {
 		"Step":              c.Step < time.Second,
 		"Tick":              c.Tick < 100*time.Millisecond,
 		"MetricsAddr":       c.MetricsAddr != "" && !hostPort(c.MetricsAddr),
+
+		"QuickBooksMonthlyCalls": c.QuickBooksMonthlyCalls < 0,
+		"KeepQuietRuns":          c.KeepQuietRuns < 48*time.Hour,
+		"KeepRuns":               c.KeepRuns < c.KeepQuietRuns,
 	} {
 		if wrong && !slices.Contains(problems, shapes[field]) {
 			problems = append(problems, shapes[field])

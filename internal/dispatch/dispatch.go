@@ -1,55 +1,107 @@
-// Package dispatch is the scheduler: it turns due connections into queued runs, hands runs to the queue, and hands out again
-// those that the queue lost or whose worker died. Any number may run at once, and none calls an ERP.
+// Package dispatch is the scheduler: it turns due connections into queued runs, hands runs to the queue, hands out again
+// those that the queue lost or whose worker died, watches over what concerns all connections of an ERP, and removes what is
+// old. Any number may run at once, and none calls an ERP.
 package dispatch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/centime/contactsync/internal/metrics"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/queue"
+	"github.com/centime/contactsync/internal/tracing"
 )
 
-// batch is how much one turn of the loop takes on; the next turn follows at once while there is more.
-const batch = 500
+const (
+	// batch is how much one turn of the loop takes on; the next turn follows at once while there is more.
+	batch = 500
+	// watchEvery is how often the ERPs as a whole and their budgets are looked at.
+	watchEvery = 10 * time.Second
+	// trialEvery is how long the trials of an ERP that refuses this installation are apart.
+	trialEvery = 5 * time.Minute
+	// tidyEvery is how often old rows and dead tasks are removed.
+	tidyEvery = time.Hour
+)
 
 // Queue is where deliveries go: *queue.Redis.
 type Queue interface {
 	Enqueue(ctx context.Context, t queue.Task) error
 	Waiting(ctx context.Context, t queue.Task) (bool, error)
+	Sweep(ctx context.Context) (int, error)
 }
 
 // Task is a delivery as the queue carries it: what people asked for comes first, first loads last.
 func Task(h postgres.HandOut) queue.Task {
-	t := queue.Task{Run: h.Run, Delivery: h.Delivery, Queue: queue.Scheduled}
-	switch h.Trigger {
-	case postgres.Manual:
-		t.Queue = queue.Urgent
-	case postgres.FirstLoad:
-		t.Queue = queue.FirstLoad
-	case postgres.BySchedule:
-	}
-	return t
+	return queue.Task{Run: h.Run, Delivery: h.Delivery, Queue: QueueOf(h.Trigger)}
 }
 
-// Scheduler decides what is due. All fields are needed.
+// QueueOf is the queue of the runs of a trigger.
+func QueueOf(t postgres.Trigger) queue.Name {
+	switch t {
+	case postgres.Manual:
+		return queue.Urgent
+	case postgres.FirstLoad:
+		return queue.FirstLoad
+	case postgres.BySchedule:
+	}
+	return queue.Scheduled
+}
+
+// HandOut puts a delivery into the queue.
+func HandOut(ctx context.Context, q Queue, h postgres.HandOut) error {
+	ctx, end := tracing.Span(ctx, "hand out", slog.Int64("run_id", h.Run), slog.Int("delivery", h.Delivery))
+	t := Task(h)
+	t.Headers = tracing.Headers(ctx)
+	err := q.Enqueue(ctx, t)
+	end(err)
+	return err
+}
+
+// Scheduler decides what is due. Metrics may be nil; all other fields are needed.
 type Scheduler struct {
 	Store *postgres.Store
 	Queue Queue
 	Log   *slog.Logger
 	Tick  time.Duration
 	Lease time.Duration
+	// Allowances are the metered calls a month, of all connections of an ERP together; an ERP without one has no limit.
+	Allowances map[string]int64
+	Keep       postgres.Keep
+	Metrics    *metrics.Metrics
+
+	watched time.Time
+	save    postgres.Savings
+	told    map[string]int // which thresholds of a budget were told
 }
 
 // Run ticks until ctx ends. An error of a tick is logged: the next one tries again, and nothing is lost meanwhile.
 func (s *Scheduler) Run(ctx context.Context) {
-	tick := time.NewTicker(s.Tick)
-	defer tick.Stop()
-	for {
-		if err := s.Once(ctx); err != nil && ctx.Err() == nil {
+	var tidying sync.WaitGroup
+	tidying.Go(func() { every(ctx, tidyEvery, s.tidy) })
+	defer tidying.Wait()
+	every(ctx, s.Tick, func(ctx context.Context) {
+		began := time.Now()
+		err := s.Once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.Metrics.TickEnded(time.Since(began), err)
+		if err != nil {
 			s.Log.ErrorContext(ctx, "tick failed; trying again at the next", "error", err)
 		}
+	})
+}
+
+// every does something at once and then each d, until ctx ends.
+func every(ctx context.Context, d time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		do(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -58,15 +110,22 @@ func (s *Scheduler) Run(ctx context.Context) {
 	}
 }
 
-// Once does one tick: due connections, lost deliveries, new deliveries.
+// Once does one tick: ERPs as a whole, due connections, lost deliveries, new deliveries.
 func (s *Scheduler) Once(ctx context.Context) error {
+	if time.Since(s.watched) >= watchEvery {
+		if err := s.watch(ctx); err != nil {
+			return err
+		}
+		s.watched = time.Now()
+	}
 	for {
-		n, err := s.Store.QueueDue(ctx, batch)
+		n, err := s.Store.QueueDue(ctx, batch, s.save)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			s.Log.InfoContext(ctx, "queued due connections", "runs", n)
+			s.Metrics.Queued(n)
 		}
 		if n < batch {
 			break
@@ -80,12 +139,14 @@ func (s *Scheduler) Once(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, h := range out {
-			if err := s.Queue.Enqueue(ctx, Task(h)); err != nil {
-				// It may be queued all the same; if not, it is found lost within two leases.
-				s.Log.WarnContext(ctx, "queue did not confirm a delivery", "run_id", h.Run, "delivery", h.Delivery, "error", err)
+		for i, h := range out {
+			if err := HandOut(ctx, s.Queue, h); err != nil {
+				// It may be queued all the same: its next delivery makes this one worthless. To ask a Redis that does not answer
+				// for each of the others would keep the scheduler from everything else.
+				return errors.Join(err, s.Store.HandOutAgain(context.WithoutCancel(ctx), out[i:]))
 			}
 		}
+		s.Metrics.HandedOut(len(out))
 		if len(out) < batch {
 			return nil
 		}
@@ -112,5 +173,23 @@ func (s *Scheduler) recover(ctx context.Context) error {
 	if len(lost) == 0 {
 		return nil
 	}
+	s.Metrics.DeliveriesLost(len(lost))
 	return s.Store.HandOutAgain(ctx, lost)
+}
+
+// tidy removes old rows in small batches, and tasks that nobody would work.
+func (s *Scheduler) tidy(ctx context.Context) {
+	removed, err := s.Store.RemoveOld(ctx, s.Keep, batch)
+	for err == nil && removed.Any() && ctx.Err() == nil {
+		for what, n := range removed {
+			s.Metrics.Removed(what, n)
+		}
+		removed, err = s.Store.RemoveOld(ctx, s.Keep, batch)
+	}
+	if err == nil {
+		_, err = s.Queue.Sweep(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.Log.WarnContext(ctx, "old rows or tasks stay, which harms nothing; trying again in an hour", "error", err)
+	}
 }

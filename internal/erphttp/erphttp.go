@@ -52,7 +52,9 @@ func New(account connector.Account, timeout time.Duration, reads ...Read) *Clien
 	}}
 }
 
-// shared keeps connections to ERPs open between the runs of a process.
+// Transport keeps connections to ERPs open between the runs of a process. It bounds each part of a request but the body.
+func Transport() http.RoundTripper { return shared }
+
 var shared = &http.Transport{
 	Proxy:                 http.ProxyFromEnvironment,
 	DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,

@@ -231,9 +231,16 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 // ErrNotLookedUp says that something missing was not looked up before it was to go: the brake must be asked again.
 var ErrNotLookedUp = errors.New("not everything missing has been looked up")
 
+// Went counts the customer contacts that a run let go or held.
+type Went struct {
+	Deactivated int `db:"deactivated"`
+	Held        int `db:"held"`
+}
+
 // Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
 // lookups: the ERP can be asked, so nothing missing goes that was not looked up.
-func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) error {
+func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
+	var went Went
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
@@ -253,12 +260,15 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := finishIssues(ctx, tx, step); err != nil {
 			return fmt.Errorf("issues: %w", err)
 		}
-		return succeed(ctx, tx, step, calls)
+		if err := succeed(ctx, tx, step, calls); err != nil {
+			return err
+		}
+		return tx.GetContext(ctx, &went, `SELECT deactivated, held FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
 	})
 	if err != nil {
-		return fmt.Errorf("finish run: %w", err)
+		return Went{}, fmt.Errorf("finish run: %w", err)
 	}
-	return nil
+	return went, nil
 }
 
 func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {

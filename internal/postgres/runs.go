@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -40,6 +41,8 @@ type Request struct {
 	Mode               Mode
 	Trigger            Trigger
 	By, Reason         string
+	// NotBefore is when the run may start; nil: at once. A person's request does not wait.
+	NotBefore *time.Time
 }
 
 // QueueRun queues a run, or joins the one that is queued: then joined is true, and that run is full if either is.
@@ -66,13 +69,16 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 	}
 	err = tx.GetContext(ctx, &run, `
 		UPDATE runs SET mode = CASE WHEN $3 = 'full' THEN 'full' ELSE mode END,
-			trigger = CASE WHEN $4 = 'manual' THEN 'manual' ELSE trigger END
+			trigger = CASE WHEN $4 = 'manual' THEN 'manual' ELSE trigger END,
+			-- What a person asks for too is handed out anew: it may be far back in the queue of the scheduled ones.
+			not_before = CASE WHEN $4 = 'manual' THEN NULL ELSE not_before END,
+			handed_out_at = CASE WHEN $4 = 'manual' AND trigger <> 'manual' THEN NULL ELSE handed_out_at END
 		WHERE tenant_id = $1 AND connection_id = $2 AND status = 'queued' AND NOT preview RETURNING id`, q.Tenant, q.Connection, q.Mode, q.Trigger)
 	joined = err == nil
 	if errors.Is(err, sql.ErrNoRows) {
 		err = tx.GetContext(ctx, &run, `
-			INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
-			q.Tenant, q.Connection, q.Mode, q.Trigger, q.By, q.Reason)
+			INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, reason, not_before) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+			q.Tenant, q.Connection, q.Mode, q.Trigger, q.By, q.Reason, q.NotBefore)
 	}
 	if err != nil {
 		return 0, false, err
@@ -85,24 +91,26 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 
 // QueueDue queues a run for each connection whose time has come, at most limit of them, and sets its next time. Any number
 // of schedulers may call it at once.
-func (s *Store) QueueDue(ctx context.Context, limit int) (int, error) {
+func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, error) {
 	queued := 0
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		queued = 0
 		var due []struct {
-			Tenant     int64          `db:"tenant_id"`
-			ID         int64          `db:"id"`
-			Schedule   string         `db:"schedule"`
-			Settings   []byte         `db:"settings"`
-			State      string         `db:"state"`
-			LastFullAt sql.NullTime   `db:"last_full_at"`
-			Now        time.Time      `db:"now"`
-			Cursor     sql.NullString `db:"cursor"`
+			Tenant     int64        `db:"tenant_id"`
+			ID         int64        `db:"id"`
+			Schedule   string       `db:"schedule"`
+			Settings   []byte       `db:"settings"`
+			State      string       `db:"state"`
+			LastFullAt sql.NullTime `db:"last_full_at"`
+			Now        time.Time    `db:"now"`
+			ERP        string       `db:"erp"`
+			Due        time.Time    `db:"next_due_at"`
 		}
 		err := tx.SelectContext(ctx, &due, `
-			SELECT tenant_id, id, schedule, settings, state, last_full_at, now() AS now, cursor FROM connections
-			WHERE auto_sync AND state IN ('active', 'needs_attention') AND next_due_at <= now()
-			ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`, limit)
+			SELECT tenant_id, id, erp, schedule, settings, state, last_full_at, next_due_at, now() AS now FROM connections n
+			WHERE auto_sync AND state IN ('active', 'needs_attention') AND next_due_at <= now() AND NOT erp = ANY ($2)
+				AND NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)
+			ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE OF n SKIP LOCKED`, limit, append([]string{}, save.Stop...))
 		if err != nil {
 			return err
 		}
@@ -114,11 +122,18 @@ func (s *Store) QueueDue(ctx context.Context, limit int) (int, error) {
 			if !d.LastFullAt.Valid || d.Now.Sub(d.LastFullAt.Time) >= set.FullEvery {
 				mode = Full
 			}
-			if _, _, err := queueRun(ctx, tx, Request{Tenant: d.Tenant, Connection: d.ID, Mode: mode, Trigger: BySchedule, By: "schedule"}); err != nil {
+			_, _, err := queueRun(ctx, tx, Request{
+				Tenant: d.Tenant, Connection: d.ID, Mode: mode, Trigger: BySchedule, By: "schedule", NotBefore: catchUp(d.Due, d.Now, d.ID),
+			})
+			if err != nil {
 				return err
 			}
 			queued++
-			ids, next = append(ids, d.ID), append(next, nextDue(d.Schedule, d.Now, d.ID, d.State))
+			following := nextDue(d.Schedule, d.Now, d.ID, d.State)
+			if following != nil && slices.Contains(save.Stretch, d.ERP) {
+				following = nextDue(d.Schedule, *following, d.ID, d.State)
+			}
+			ids, next = append(ids, d.ID), append(next, following)
 		}
 		if len(ids) == 0 {
 			return nil
@@ -131,6 +146,18 @@ func (s *Store) QueueDue(ctx context.Context, limit int) (int, error) {
 		return 0, fmt.Errorf("queue due connections: %w", err)
 	}
 	return queued, nil
+}
+
+// catchUp spreads what is late, after the schedulers were away or an ERP was paused, over as much time as it is late, ten
+// minutes at most: otherwise thousands of connections would ask their ERPs in the same moment. Nil: on time.
+func catchUp(due, now time.Time, id int64) *time.Time {
+	const late, longest = time.Minute, 10 * time.Minute
+	by := now.Sub(due)
+	if by < late {
+		return nil
+	}
+	start := now.Add(schedule.Spread(id, min(by, longest)))
+	return &start
 }
 
 // nextDue is when a schedule asks for the next run; a connection that needs attention is tried once a day.
@@ -244,6 +271,12 @@ type Claimed struct {
 	Attempts       int  // claims since the last saved page, this one included
 	BeganAgain     int
 	ThrottledSince time.Time // zero: not throttled since the last saved page
+	// ERPPaused: the ERP refuses this installation, and this run is a trial or was asked for by a person: a refusal says
+	// nothing about the connection.
+	ERPPaused bool
+	First     bool          // claim of the run
+	Delay     time.Duration // since the run was ready, at its first claim
+	Age       time.Duration // since the first claim
 }
 
 // ErrNotYours says that a delivery is not the current one, or that its run may not be worked now: the task ends.
@@ -285,8 +318,16 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Account        string       `db:"account"`
 		Settings       []byte       `db:"settings"`
 		Cursor         string       `db:"cursor"`
+		ERPPaused      bool         `db:"erp_paused"`
+		Delay          int64        `db:"delay"`
+		Age            int64        `db:"age"`
 	}
 	err := tx.GetContext(ctx, &r, `
+		WITH ready AS (
+			SELECT greatest(r.queued_at, r.not_before, (SELECT o.finished_at FROM runs o WHERE o.connection_id = r.connection_id AND o.id < r.id
+				ORDER BY o.id DESC LIMIT 1)) AS at -- it may have waited for the run before it
+			FROM runs r WHERE r.id = $1
+		)
 		UPDATE runs r SET status = 'running', fencing = r.fencing + 1, lease_until = clock_timestamp() + $3 * interval '1 microsecond',
 			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL
 		FROM connections n
@@ -294,7 +335,9 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
 		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
 			r.throttled_since, r.listing_began_at, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
-			n.erp, n.account, n.settings, n.cursor`, run, delivery, lease.Microseconds())
+			n.erp, n.account, n.settings, n.cursor, EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
+			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
+			(extract(epoch FROM clock_timestamp() - r.started_at) * 1e6)::bigint AS age`, run, delivery, lease.Microseconds())
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotYours
 	}
@@ -305,7 +348,8 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
-		ThrottledSince: r.ThrottledSince.Time,
+		ThrottledSince: r.ThrottledSince.Time, ERPPaused: r.ERPPaused, First: r.Fencing == 1, Delay: time.Duration(r.Delay) * time.Microsecond,
+		Age: time.Duration(r.Age) * time.Microsecond,
 	}
 	if c.Settings, err = readSettings(r.Settings); err != nil {
 		return nil, err
@@ -476,7 +520,8 @@ func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
 	return s.end(ctx, step, "cancelled", nil, calls)
 }
 
-// Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day.
+// Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day, unless the ERP is known to
+// refuse this installation.
 func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
 	return s.end(ctx, step, "failed", cause, calls)
 }
@@ -492,14 +537,17 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 				UPDATE runs SET status = $3, lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $4,
 					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
 				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at
+			), judged AS (
+				SELECT e.*, $5 = 'denied' AND NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS denied
+				FROM ended e JOIN connections n ON n.tenant_id = e.tenant_id AND n.id = e.connection_id
 			)
 			UPDATE connections n SET last_attempt_at = e.started_at, last_attempt_outcome = $3,
-				state = CASE WHEN $5 = 'denied' AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
-				state_reason = CASE WHEN $5 = 'denied' AND n.state IN ('active', 'needs_attention')
+				state = CASE WHEN e.denied AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
+				state_reason = CASE WHEN e.denied AND n.state IN ('active', 'needs_attention')
 					THEN concat_ws('. ', $6, nullif($7, '')) ELSE n.state_reason END,
-				next_due_at = CASE WHEN $5 = 'denied' AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
+				next_due_at = CASE WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
 					ELSE n.next_due_at END
-			FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
+			FROM judged e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
 			step.Tenant, step.Run, status, calls, kind, text, hint)
 		return err
 	})

@@ -14,6 +14,8 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
+
+	"github.com/centime/contactsync/internal/tracing"
 )
 
 // Store is a pool of connections to one database. Its methods own their transactions.
@@ -35,6 +37,9 @@ func Open(dsn string, size int) (*Store, error) {
 
 // Close ends the pool.
 func (s *Store) Close() error { return s.db.Close() }
+
+// Stats are those of the pool.
+func (s *Store) Stats() sql.DBStats { return s.db.Stats() }
 
 // Ping says whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
@@ -66,7 +71,7 @@ func open(dsn string, deadlines bool) (*sql.DB, error) {
 	if deadlines {
 		c.Dialer(patientDialer{})
 	}
-	return sql.OpenDB(c), nil
+	return tracing.DB(c), nil
 }
 
 // patientDialer makes connections whose every read and write has a deadline.

@@ -12,11 +12,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/centime/contactsync/internal/config"
+	"github.com/centime/contactsync/internal/metrics"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/queue"
+	"github.com/centime/contactsync/internal/tracing"
 )
+
+// farewell bounds what is done after the work: the last traces, and closing connections whose far side may hang.
+const farewell = 2 * time.Second
 
 // Exit statuses.
 const (
@@ -28,10 +34,11 @@ var errUsage = errors.New("wrong usage")
 
 // Parts are what a program works with, open and checked.
 type Parts struct {
-	Config config.Config
-	Store  *postgres.Store
-	Redis  *queue.Redis
-	Log    *slog.Logger
+	Config  config.Config
+	Store   *postgres.Store
+	Redis   *queue.Redis
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
 }
 
 // Program is one of the long-running programs.
@@ -76,11 +83,17 @@ func (p Program) run(ctx context.Context, args, environ []string, stderr io.Writ
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	stopTracing, err := tracing.Start(ctx, p.Name, environ, log)
+	if err != nil {
+		return err
+	}
+	defer within(ctx, farewell, stopTracing)
 	store, err := postgres.Open(string(c.DatabaseURL), p.Connections(c))
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer within(ctx, farewell, func(context.Context) error { return store.Close() })
 	if err := store.CheckSchema(ctx); err != nil {
 		return err
 	}
@@ -88,10 +101,46 @@ func (p Program) run(ctx context.Context, args, environ []string, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	defer redis.Close()
+	defer within(ctx, farewell, func(context.Context) error { return redis.Close() })
 	if err := redis.Ping(ctx); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: c.LogLevel}))
-	return p.Work(ctx, Parts{Config: c, Store: store, Redis: redis, Log: log})
+	parts := Parts{Config: c, Store: store, Redis: redis, Metrics: metrics.New(), Log: log}
+	parts.Metrics.WatchDB("contactsync", store)
+	if c.MetricsAddr != "" {
+		stop, err := metrics.Serve(ctx, c.MetricsAddr, parts.Metrics.Handler(parts.ready(ctx)), log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	return p.Work(ctx, parts)
+}
+
+// ready is what /readyz asks: whether the program could work now. running ends when it is told to stop.
+func (p Parts) ready(running context.Context) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if running.Err() != nil {
+			return errors.New("stopping")
+		}
+		if err := p.Store.CheckSchema(ctx); err != nil {
+			return err
+		}
+		return p.Redis.Ping(ctx)
+	}
+}
+
+// within does something that may hang, and waits for it only so long: the process is about to end.
+func within(ctx context.Context, d time.Duration, do func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		_ = do(ctx) // what is left undone ends with the process
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }

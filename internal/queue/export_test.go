@@ -6,9 +6,6 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Client is the client under a Redis, for tests that play the odd states asynq can leave behind.
-func Client(r *Redis) *redis.Client { return r.client }
-
 // ParseID is parseID.
 func ParseID(id string) (run int64, delivery int, ok bool) { return parseID(id) }
 
@@ -19,3 +16,6 @@ func Lease(id string, until time.Time) redis.Z {
 
 // Ended is closed when a Server has ended, also one that Shutdown gave up on.
 func Ended(s *Server) <-chan struct{} { return s.ended }
+
+// Slots is slots.
+func Slots(n int) (mixed, noFirstLoads, urgentOnly int) { return slots(n) }

@@ -57,6 +57,7 @@ type Task struct {
 	Run      int64
 	Delivery int
 	Queue    Name
+	Headers  map[string]string // for who follows the run from process to process; may be nil
 }
 
 func (t Task) id() string { return fmt.Sprintf("run:%d:%d", t.Run, t.Delivery) }
@@ -66,7 +67,11 @@ type Redis struct {
 	client    *redis.Client
 	inspector *asynq.Inspector
 	servers   atomic.Int32 // that have not ended
+	pressure  pressure
 }
+
+// Client is the connection, for whoever else shares this Redis.
+func (r *Redis) Client() *redis.Client { return r.client }
 
 // Open reads a redis:// or rediss:// URL. It connects when first used.
 func Open(url string) (*Redis, error) {
@@ -121,7 +126,7 @@ func (r *Redis) Enqueue(ctx context.Context, t Task) error {
 	// A client remembers which queues it has announced, and after Redis was emptied it does not announce them again: its
 	// tasks would be worked, but the inspector would say that there is no such queue. So each task has a client.
 	tasks := asynq.NewClientFromRedisClient(r.client)
-	_, err := tasks.EnqueueContext(ctx, asynq.NewTask(taskType, []byte(payload)),
+	_, err := tasks.EnqueueContext(ctx, asynq.NewTaskWithHeaders(taskType, []byte(payload), t.Headers),
 		asynq.TaskID(t.id()), asynq.Queue(string(t.Queue)), asynq.MaxRetry(retries), asynq.Timeout(overdue))
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue run %d: %w", t.Run, err)
@@ -192,11 +197,11 @@ func (r *Redis) Sweep(ctx context.Context) (int, error) {
 }
 
 // Handler works a task; what became of it is in Postgres when it returns.
-type Handler func(ctx context.Context, run int64, delivery int)
+type Handler func(ctx context.Context, t Task)
 
 // Server takes tasks from the queues.
 type Server struct {
-	asynq    *asynq.Server
+	parts    []*asynq.Server // of the slots
 	redis    *Redis
 	draining chan struct{}
 	ended    chan struct{}
@@ -205,27 +210,20 @@ type Server struct {
 	working sync.RWMutex
 }
 
-// Serve starts to work tasks, at most concurrency at a time. longest bounds one task: then its context ends. Shutdown
-// closes draining, upon which handlers are to end soon.
+// Serve starts to work tasks, at most concurrency at a time, in slots that keep room for what is urgent. longest bounds one
+// task: then its context ends. Shutdown closes draining, upon which handlers are to end soon.
 func (r *Redis) Serve(
-	handler Handler, draining chan struct{}, concurrency int, longest time.Duration, log *slog.Logger,
+	ctx context.Context, handler Handler, draining chan struct{}, concurrency int, longest time.Duration, log *slog.Logger,
 ) (*Server, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	sweeping, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if n, err := r.Sweep(ctx); err != nil {
+	if n, err := r.Sweep(sweeping); err != nil {
 		log.WarnContext(ctx, "old tasks stay in the queue, which harms nothing", "error", err)
 	} else if n > 0 {
 		log.InfoContext(ctx, "swept tasks that nobody would work", "tasks", n)
 	}
 
 	s := &Server{redis: r, draining: draining, ended: make(chan struct{}), log: log}
-	s.asynq = asynq.NewServerFromRedisClient(r.client, asynq.Config{
-		Concurrency: concurrency, Queues: weights,
-		TaskCheckInterval: 200 * time.Millisecond, DelayedTaskCheckInterval: time.Second,
-		ShutdownTimeout: 5 * time.Second, Logger: logger{log}, LogLevel: asynq.DebugLevel,
-		// Only crashes and a Redis that was away too long lead here; the redelivery is Postgres' business.
-		RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return time.Second },
-	})
 	work := func(ctx context.Context, t *asynq.Task) error {
 		s.working.RLock()
 		defer s.working.RUnlock()
@@ -244,14 +242,46 @@ func (r *Redis) Serve(
 					"run_id", run, "panic", panicText(p), "stack", string(debug.Stack()))
 			}
 		}()
-		handler(ctx, run, delivery)
+		name, _ := asynq.GetQueueName(ctx)
+		handler(ctx, Task{Run: run, Delivery: delivery, Queue: Name(name), Headers: t.Headers()})
 		return nil
 	}
-	if err := s.asynq.Start(asynq.HandlerFunc(work)); err != nil {
-		return nil, fmt.Errorf("start queue server: %w", err)
-	}
 	r.servers.Add(1)
+	mixed, noFirstLoads, urgentOnly := slots(concurrency)
+	for _, part := range []struct {
+		slots  int
+		queues []Name
+	}{{mixed, urgency}, {noFirstLoads, []Name{Urgent, Scheduled}}, {urgentOnly, []Name{Urgent}}} {
+		if part.slots == 0 {
+			continue
+		}
+		queues := map[string]int{}
+		for _, name := range part.queues {
+			queues[string(name)] = weights[string(name)]
+		}
+		server := asynq.NewServerFromRedisClient(r.client, asynq.Config{
+			Concurrency: part.slots, Queues: queues,
+			TaskCheckInterval: 200 * time.Millisecond, DelayedTaskCheckInterval: time.Second,
+			ShutdownTimeout: 5 * time.Second, Logger: logger{log}, LogLevel: asynq.DebugLevel,
+			// Only crashes and a Redis that was away too long lead here; the redelivery is Postgres' business.
+			RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return time.Second },
+		})
+		if err := server.Start(asynq.HandlerFunc(work)); err != nil {
+			s.Shutdown(time.Second)
+			return nil, fmt.Errorf("start queue server: %w", err)
+		}
+		s.parts = append(s.parts, server)
+	}
 	return s, nil
+}
+
+// each does something to all parts at once.
+func (s *Server) each(do func(*asynq.Server)) {
+	var all sync.WaitGroup
+	for _, part := range s.parts {
+		all.Go(func() { do(part) })
+	}
+	all.Wait()
 }
 
 // panicText repeats only what the runtime says: what other code panics with may quote a record.
@@ -278,7 +308,7 @@ func parseID(id string) (run int64, delivery int, ok bool) {
 func (s *Server) Shutdown(patience time.Duration) {
 	stopped := make(chan struct{})
 	go func() {
-		s.asynq.Stop() // waits for Redis
+		s.each((*asynq.Server).Stop) // waits for Redis
 		close(stopped)
 	}()
 	go func() {
@@ -290,7 +320,7 @@ func (s *Server) Shutdown(patience time.Duration) {
 		<-stopped
 		s.working.Lock()   // when no handler works
 		s.working.Unlock() //nolint:staticcheck // nothing is to be done in between
-		s.asynq.Shutdown()
+		s.each((*asynq.Server).Shutdown)
 		s.redis.servers.Add(-1)
 		close(s.ended)
 	}()

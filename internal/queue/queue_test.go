@@ -53,7 +53,7 @@ func serve(
 	t *testing.T, r *queue.Redis, h queue.Handler, draining chan struct{}, concurrency int, log *slog.Logger,
 ) *queue.Server {
 	t.Helper()
-	s, err := r.Serve(h, draining, concurrency, time.Minute, log)
+	s, err := r.Serve(t.Context(), h, draining, concurrency, time.Minute, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,8 @@ func TestATaskArrivesOnceAndIsGone(t *testing.T) {
 	waits(t, r, task, true)
 
 	got := make(chan [2]int64, 10)
-	s := serve(t, r, func(_ context.Context, run int64, delivery int) {
+	s := serve(t, r, func(_ context.Context, task queue.Task) {
+		run, delivery := task.Run, task.Delivery
 		got <- [2]int64{run, int64(delivery)}
 	}, make(chan struct{}), 2, quiet)
 	if g := <-got; g != [2]int64{7, 3} {
@@ -90,7 +91,7 @@ func TestATaskArrivesOnceAndIsGone(t *testing.T) {
 		t.Error("the task came twice")
 	}
 	waits(t, r, task, false)
-	keys, err := queue.Client(r).Keys(t.Context(), "asynq:{urgent}:t:*").Result()
+	keys, err := r.Client().Keys(t.Context(), "asynq:{urgent}:t:*").Result()
 	if err != nil || len(keys) > 0 {
 		t.Errorf("left behind %v, %v", keys, err)
 	}
@@ -102,7 +103,7 @@ func TestPayloadIsAnID(t *testing.T) {
 	r := open(t, redistest.New(t).URL)
 	for i, name := range []queue.Name{queue.FirstLoad, queue.Scheduled, queue.Urgent} {
 		enqueue(t, r, queue.Task{Run: int64(100 + i), Delivery: 1, Queue: name})
-		inspector := asynq.NewInspectorFromRedisClient(queue.Client(r))
+		inspector := asynq.NewInspectorFromRedisClient(r.Client())
 		info, err := inspector.GetTaskInfo(string(name), fmt.Sprintf("run:%d:1", 100+i))
 		if err != nil || string(info.Payload) != fmt.Sprint(100+i) || info.Type != "run:step" || info.Retention != 0 {
 			t.Errorf("task %+v, %v", info, err)
@@ -111,7 +112,8 @@ func TestPayloadIsAnID(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[int64]bool{}
 	all := make(chan struct{})
-	s := serve(t, r, func(_ context.Context, run int64, _ int) {
+	s := serve(t, r, func(_ context.Context, task queue.Task) {
+		run := task.Run
 		mu.Lock()
 		defer mu.Unlock()
 		if seen[run] = true; len(seen) == 3 {
@@ -174,7 +176,7 @@ func TestShutdownEndsSteps(t *testing.T) {
 	r := open(t, redistest.New(t).URL)
 	started, ended, draining := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	next := queue.Task{Run: 1, Delivery: 2, Queue: queue.Urgent}
-	s := serve(t, r, func(ctx context.Context, _ int64, delivery int) {
+	s := serve(t, r, func(ctx context.Context, _ queue.Task) {
 		close(started) // panics if the next delivery is taken
 		<-draining
 		if ctx.Err() != nil {
@@ -202,7 +204,7 @@ func TestShutdownIsBoundedWhenRedisHangs(t *testing.T) {
 	server := redistest.Own(t)
 	r := open(t, server.URL)
 	started, told, draining := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	s := serve(t, r, func(context.Context, int64, int) {
+	s := serve(t, r, func(context.Context, queue.Task) {
 		close(started)
 		<-draining
 		close(told)
@@ -233,7 +235,7 @@ func TestStepsAreBounded(t *testing.T) {
 	t.Parallel()
 	r := open(t, redistest.New(t).URL)
 	ended := make(chan struct{})
-	s, err := r.Serve(func(ctx context.Context, _ int64, _ int) {
+	s, err := r.Serve(t.Context(), func(ctx context.Context, _ queue.Task) {
 		<-ctx.Done()
 		close(ended)
 	}, make(chan struct{}), 1, 20*time.Millisecond, quiet)
@@ -253,7 +255,8 @@ func TestPanicIsContained(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&locked{mu: &mu, to: &out}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	after := make(chan struct{})
-	s := serve(t, r, func(_ context.Context, run int64, _ int) {
+	s := serve(t, r, func(_ context.Context, task queue.Task) {
+		run := task.Run
 		switch run {
 		case 1:
 			panic("ann@customer.example is no address")
@@ -280,7 +283,7 @@ func TestPanicIsContained(t *testing.T) {
 	if strings.Contains(out.String(), "customer.example") {
 		t.Errorf("the log repeats what the step panicked with:\n%s", out.String())
 	}
-	keys, err := queue.Client(r).Keys(t.Context(), "asynq:{urgent}:t:*").Result()
+	keys, err := r.Client().Keys(t.Context(), "asynq:{urgent}:t:*").Result()
 	if err != nil || len(keys) > 0 {
 		t.Errorf("left behind %v, %v", keys, err)
 	}
@@ -301,7 +304,7 @@ func (l *locked) Write(p []byte) (int, error) {
 func TestStrangeTasks(t *testing.T) {
 	t.Parallel()
 	r := open(t, redistest.New(t).URL)
-	client := asynq.NewClientFromRedisClient(queue.Client(r))
+	client := asynq.NewClientFromRedisClient(r.Client())
 	for id, kind := range map[string]string{
 		"run:1:1": "run:stepping", "mail:1:1": "run:step", "run:x:1": "run:step", "run:2": "run:step",
 	} {
@@ -312,7 +315,8 @@ func TestStrangeTasks(t *testing.T) {
 	}
 	enqueue(t, r, queue.Task{Run: 9, Delivery: 1, Queue: queue.Urgent})
 	ours := make(chan struct{})
-	s := serve(t, r, func(_ context.Context, run int64, _ int) {
+	s := serve(t, r, func(_ context.Context, task queue.Task) {
+		run := task.Run
 		if run != 9 {
 			t.Errorf("run %d was taken for ours", run)
 			return
@@ -327,7 +331,7 @@ func TestStrangeTasks(t *testing.T) {
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	r := open(t, redistest.New(t).URL)
-	client := queue.Client(r)
+	client := r.Client()
 	waiting := queue.Task{Run: 1, Delivery: 1, Queue: queue.Scheduled}
 	archived := queue.Task{Run: 2, Delivery: 1, Queue: queue.Scheduled}
 	stuck := queue.Task{Run: 3, Delivery: 1, Queue: queue.Urgent}
@@ -373,7 +377,7 @@ func TestURLsAreChecked(t *testing.T) {
 		}
 	}
 	r := open(t, "rediss://worker:hunter2@h:6380/3")
-	o := queue.Client(r).Options()
+	o := r.Client().Options()
 	if o.Username != "worker" || o.TLSConfig == nil || o.DB != 3 || !o.ContextTimeoutEnabled {
 		t.Errorf("user %q, TLS %v, database %d", o.Username, o.TLSConfig != nil, o.DB)
 	}

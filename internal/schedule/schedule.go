@@ -139,6 +139,14 @@ func (s Schedule) Stale(lastSuccess time.Time, seed int64) time.Time {
 	return s.Next(s.Next(lastSuccess, seed), seed)
 }
 
+// Spread is a delay shorter than over, in whole milliseconds, that differs from seed to seed and not from call to call.
+func Spread(seed int64, over time.Duration) time.Duration {
+	if over < time.Millisecond {
+		return 0
+	}
+	return time.Duration(shift(seed, over.Milliseconds())) * time.Millisecond
+}
+
 // shift spreads seeds over [0, interval).
 func shift(seed, interval int64) int64 {
 	h := fnv.New64a()

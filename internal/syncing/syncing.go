@@ -15,8 +15,11 @@ import (
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/metrics"
+	"github.com/centime/contactsync/internal/pace"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/reconcile"
+	"github.com/centime/contactsync/internal/tracing"
 )
 
 const (
@@ -31,9 +34,11 @@ const (
 	maxBeganAgain = 2
 	// lastWords bounds what is written after a step was told to stop.
 	lastWords = 5 * time.Second
+	// leastStep is how long a step works before it gives way: less, and a run that always gives way would only be claimed.
+	leastStep = time.Second
 )
 
-// Worker works steps of runs. All fields but Transport and Backoff are needed.
+// Worker works steps of runs. The fields from Pace on may be left out.
 type Worker struct {
 	Store      *postgres.Store
 	Connectors map[string]connector.Connector // by Name
@@ -43,6 +48,12 @@ type Worker struct {
 	Step       time.Duration
 	// Draining is closed when the process is to end: steps end at their next page and hand their runs on.
 	Draining <-chan struct{}
+	// Pace lets requests through as an account's limits allow; nil: at once.
+	Pace *pace.Budgets
+	// GiveWay says whether a run of this trigger should let something more urgent have its slot.
+	GiveWay func(context.Context, postgres.Trigger) bool
+	// Metrics are told what happens.
+	Metrics *metrics.Metrics
 	// Transport carries requests to ERPs; nil: http.DefaultTransport.
 	Transport http.RoundTripper
 	// Backoff is the wait after the given number of attempts; nil: 5 s doubling up to 10 min, with jitter.
@@ -63,14 +74,19 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 		return nil
 	}
 	log = log.With("connection_id", claimed.Connection, "tenant_id", claimed.Tenant, "erp", claimed.ERP)
+	tracing.Annotate(ctx, slog.Int64("connection_id", claimed.Connection), slog.Int64("tenant_id", claimed.Tenant), slog.String("erp", claimed.ERP))
 	log.InfoContext(ctx, "step begins", "mode", claimed.Mode, "attempt", claimed.Attempts)
-	s := &step{w: w, c: claimed, log: log, ends: time.Now().Add(w.Step)}
+	if claimed.First {
+		w.Metrics.StartDelay(string(claimed.Trigger), claimed.Delay)
+	}
+	s := &step{w: w, c: claimed, log: log, began: time.Now()}
+	defer func() { w.Metrics.StepEnded(claimed.ERP, time.Since(s.began)) }()
 
 	held, release := context.WithCancelCause(ctx)
 	beats := make(chan struct{})
 	go func() {
 		defer close(beats)
-		s.heartbeat(held, release)
+		s.heartbeat(tracing.Aside(held), release)
 	}()
 	err = s.run(held)
 	lost := errors.Is(context.Cause(held), postgres.ErrLeaseLost) || errors.Is(err, postgres.ErrLeaseLost)
@@ -78,6 +94,7 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	<-beats
 	if lost {
 		log.WarnContext(ctx, "lease lost: another worker goes on")
+		w.Metrics.LeaseLost(claimed.ERP)
 		return nil
 	}
 	// From here on only the outcome is written, also when the step's context is over.
@@ -98,8 +115,9 @@ type step struct {
 	w     *Worker
 	c     *postgres.Claimed
 	log   *slog.Logger
-	ends  time.Time
+	began time.Time
 	calls atomic.Int64 // data requests since the last write
+	erp   connector.Connector
 
 	cancelled, paused atomic.Bool
 	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
@@ -108,10 +126,13 @@ type step struct {
 }
 
 // write does what writes under the run's row lock.
-func (s *step) write(f func() error) error {
+func (s *step) write(ctx context.Context, what string, f func(context.Context) error) error {
 	s.writing.Store(true)
 	defer s.writing.Store(false)
-	return f()
+	ctx, end := tracing.Span(ctx, what)
+	err := f(ctx)
+	end(err)
+	return err
 }
 
 // heartbeat renews the lease until ctx ends. It ends the step when the lease is lost, or could not be renewed in time.
@@ -147,13 +168,16 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
-func (s *step) stop() bool {
+// stop says whether the step is to end between two pages.
+func (s *step) stop(ctx context.Context) bool {
 	select {
 	case <-s.w.Draining:
 		return true
 	default:
-		return s.cancelled.Load() || s.paused.Load() || !time.Now().Before(s.ends)
 	}
+	worked := time.Since(s.began)
+	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step ||
+		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
 }
 
 // run pulls and finishes. A nil error means that the run is over.
@@ -193,7 +217,7 @@ func (s *step) open() (connector.Source, error) {
 			Hint: "Give the worker this ERP's settings, such as QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET, and start it again.",
 		}
 	}
-	s.c.ERPLabel = erp.Label()
+	s.erp, s.c.ERPLabel = erp, erp.Label()
 	place := credentials.Place{Table: "credentials", Tenant: s.c.Tenant, Connection: s.c.Connection}
 	return erp.Open(connector.Account{
 		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
@@ -202,10 +226,33 @@ func (s *step) open() (connector.Source, error) {
 	}), nil
 }
 
-// called counts a data request.
-func (s *step) called(context.Context) (func(), error) {
+// called lets a data request through when the account's limits allow it, and counts it.
+func (s *step) called(ctx context.Context) (answered func(), err error) {
+	answered = func() {}
+	if s.w.Pace != nil {
+		answered, err = s.w.Pace.Acquire(ctx, s.account(), s.limits(), s.erp.LongestRequest())
+		if err != nil {
+			return nil, err
+		}
+	}
 	s.calls.Add(1)
-	return func() {}, nil
+	return answered, nil
+}
+
+func (s *step) account() pace.Account { return pace.Account{ERP: s.c.ERP, ID: s.c.Account} }
+
+// limits are the ERP's, unless people set fewer requests a second. At an address of its own, which is no production host, a
+// connection may be given more.
+func (s *step) limits() connector.Limits {
+	limits, wanted := s.erp.Limits(), s.c.Settings.RequestsPerSecond
+	switch {
+	case wanted == 0:
+	case s.c.Settings.APIURL != "":
+		limits = connector.Limits{PerSecond: wanted}
+	case limits.PerSecond == 0 || wanted < limits.PerSecond:
+		limits.PerSecond = wanted
+	}
+	return limits
 }
 
 // fetched is a page on its way from the ERP to Postgres.
@@ -256,20 +303,23 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 			return f.err
 		}
 		var counts reconcile.Counts
-		err := s.write(func() (err error) {
+		began := time.Now()
+		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
 			counts, err = s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		s.w.Metrics.PageSaved(s.c.ERP, time.Since(began))
+		s.count(counts)
 		s.c.Attempts, s.c.ThrottledSince, s.c.Resume = 0, time.Time{}, f.page.Next
 		s.log.DebugContext(ctx, "page saved", "read", counts.Read(), "created", counts.Created, "updated", counts.Updated)
 		if f.page.End != nil {
 			s.c.Pulled = true
 			return nil
 		}
-		if s.stop() {
+		if s.stop(ctx) {
 			return errStopped
 		}
 	}
@@ -280,14 +330,26 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 }
 
 // taken is the number of calls since it was last asked.
-func (s *step) taken() int { return int(s.calls.Swap(0)) }
+func (s *step) taken() int {
+	n := int(s.calls.Swap(0))
+	s.w.Metrics.Calls(s.c.ERP, n)
+	return n
+}
+
+func (s *step) count(c reconcile.Counts) {
+	for outcome, n := range map[string]int{
+		"created": c.Created, "updated": c.Updated, "unchanged": c.Unchanged, "ignored": c.Ignored, "refused": c.Refused,
+	} {
+		s.w.Metrics.Records(s.c.ERP, outcome, n)
+	}
+}
 
 // finish looks up what would go for being missing, unless the brake holds, and ends the run.
 func (s *step) finish(ctx context.Context, source connector.Source) error {
 	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
 		var brake postgres.Brake
-		err := s.write(func() (err error) {
+		err := s.write(ctx, "brake", func(ctx context.Context) (err error) {
 			brake, err = s.w.Store.Brake(ctx, s.c.Step, s.c.Settings)
 			return err
 		})
@@ -298,7 +360,7 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 			s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", brake.Cause)
 		}
 		for _, chunk := range postgres.Chunks(brake.Missing) {
-			if s.stop() {
+			if s.stop(ctx) {
 				return errStopped
 			}
 			keys := make([]connector.Key, 0, len(chunk))
@@ -313,13 +375,21 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 			if err != nil {
 				return err
 			}
-			err = s.write(func() error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
+			err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
 			if err != nil {
 				return err
 			}
 			s.c.Attempts = 0
 		}
-		err = s.write(func() error { return s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken()) })
+		var went postgres.Went
+		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
+			went, err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			return err
+		})
+		if err == nil {
+			s.w.Metrics.Records(s.c.ERP, "deactivated", went.Deactivated)
+			s.w.Metrics.Records(s.c.ERP, "held", went.Held)
+		}
 		if !errors.Is(err, postgres.ErrNotLookedUp) {
 			return err
 		}
@@ -333,14 +403,16 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 	switch {
 	case err == nil:
 		s.log.InfoContext(ctx, "run succeeded")
+		s.ended("succeeded", "")
 		return nil, nil
 	case s.cancelled.Load():
 		s.log.InfoContext(ctx, "run cancelled")
+		s.ended("cancelled", "")
 		return nil, store.Cancelled(ctx, s.c.Step, calls)
 	case s.paused.Load():
 		s.log.InfoContext(ctx, "connection paused, the run waits")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
-	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Now().After(s.ends) && s.c.Attempts == 0:
+	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Since(s.began) > s.w.Step && s.c.Attempts == 0:
 		s.log.InfoContext(ctx, "step ends, the run goes on")
 		next, err := store.Yield(ctx, s.c.Step, calls)
 		if err != nil {
@@ -350,20 +422,46 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 	}
 	log := s.log.With("kind", kind, "error", err)
 	switch {
-	case kind == connector.Throttled && (s.c.ThrottledSince.IsZero() || time.Since(s.c.ThrottledSince) < maxThrottled):
+	case kind == connector.Throttled && s.patient(err) && (s.c.ThrottledSince.IsZero() || time.Since(s.c.ThrottledSince) < maxThrottled):
 		wait := throttledWait
 		if e, ok := errors.AsType[*connector.Error](err); ok && e.RetryAfter > 0 {
 			wait = e.RetryAfter
 		}
-		log.WarnContext(ctx, "throttled: waiting", "wait", wait)
+		cause := "budget"
+		if !errors.Is(err, pace.ErrBudget) {
+			cause = "throttled"
+			s.slow(ctx, wait)
+		}
+		log.WarnContext(ctx, "waiting, since the account allows no more requests now", "wait", wait)
+		s.w.Metrics.Waited(s.c.ERP, cause)
 		return nil, store.Wait(ctx, s.c.Step, wait, err, calls)
 	case kind == connector.Transient && s.c.Attempts < maxAttempts:
 		wait := s.backoff()
 		log.WarnContext(ctx, "trying again later", "wait", wait, "attempts", s.c.Attempts)
+		s.w.Metrics.Waited(s.c.ERP, "transient")
 		return nil, store.Wait(ctx, s.c.Step, wait, err, calls)
 	}
 	log.ErrorContext(ctx, "run failed")
+	s.ended("failed", string(kind))
 	return nil, store.Fail(ctx, s.c.Step, err, calls)
+}
+
+// patient says whether waiting is worth it: not for an ERP that is known to refuse this installation.
+func (s *step) patient(err error) bool { return !s.c.ERPPaused || errors.Is(err, pace.ErrBudget) }
+
+// slow keeps every worker from asking the account for a while: the ERP's refusal of one request is meant for all.
+func (s *step) slow(ctx context.Context, d time.Duration) {
+	if s.w.Pace == nil {
+		return
+	}
+	if err := s.w.Pace.Slow(ctx, s.account(), d); err != nil {
+		s.log.WarnContext(ctx, "the other workers of this account could not be slowed down", "error", err)
+	}
+}
+
+// ended tells the end of the run.
+func (s *step) ended(outcome, kind string) {
+	s.w.Metrics.RunEnded(s.c.ERP, string(s.c.Mode), string(s.c.Trigger), outcome, kind, s.c.Age+time.Since(s.began))
 }
 
 func (s *step) backoff() time.Duration {

@@ -492,7 +492,7 @@ func TestLoserOfTheLeaseCannotWrite(t *testing.T) {
 	if _, err := w.store.SavePage(w.ctx, loser.Step, page, 0); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("the loser's page: %v", err)
 	}
-	if err := w.store.Finish(w.ctx, loser.Step, loser.Settings, true, 0); !errors.Is(err, postgres.ErrLeaseLost) {
+	if _, err := w.store.Finish(w.ctx, loser.Step, loser.Settings, true, 0); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("the loser's finish: %v", err)
 	}
 	if err := w.store.Fail(w.ctx, loser.Step, errors.New("x"), 0); !errors.Is(err, postgres.ErrLeaseLost) {

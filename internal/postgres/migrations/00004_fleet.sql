@@ -52,6 +52,25 @@ ALTER TABLE contactsync.credentials ADD COLUMN ends_at timestamptz;
 COMMENT ON COLUMN contactsync.credentials.ends_at IS
 	'When the login ends unless it is used or given anew; NULL: unknown or never. Outside the box so that it can be watched.';
 
+-- By kind, each through its own index: with one condition for all three each item was compared with each customer contact.
+CREATE OR REPLACE VIEW contactsync.held_customer_contacts WITH (security_invoker = true) AS
+SELECT l.tenant_id, l.connection_id, l.id AS customer_contact_id
+FROM (
+	SELECT i.tenant_id, cc.id FROM contactsync.holds h
+	JOIN contactsync.hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'customer'
+	JOIN contactsync.customer_contacts cc ON cc.tenant_id = i.tenant_id AND cc.customer_id = i.entity_id
+	WHERE h.state = 'open'
+	UNION
+	SELECT i.tenant_id, cc.id FROM contactsync.holds h
+	JOIN contactsync.hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'contact'
+	JOIN contactsync.customer_contacts cc ON cc.tenant_id = i.tenant_id AND cc.contact_id = i.entity_id
+	WHERE h.state = 'open'
+	UNION
+	SELECT i.tenant_id, i.entity_id FROM contactsync.holds h
+	JOIN contactsync.hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'link'
+	WHERE h.state = 'open'
+) AS item JOIN contactsync.customer_contacts l ON l.tenant_id = item.tenant_id AND l.id = item.id AND l.origin = 'erp';
+
 -- Old runs and history are removed by the scheduler.
 GRANT DELETE ON contactsync.runs, contactsync.run_requests, contactsync.history, contactsync.issues, contactsync.call_counts TO contactsync_ops;
 CREATE INDEX runs_finished ON contactsync.runs (finished_at);
