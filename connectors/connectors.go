@@ -11,6 +11,14 @@ type Keys struct {
 	QuickBooks quickbooks.App
 }
 
+// Allowances are the metered calls a month, of all companies of an ERP together, by the connector's name. Of 0 there is no limit.
+func Allowances(quickBooks int64) map[string]int64 {
+	if quickBooks == 0 {
+		return nil
+	}
+	return map[string]int64{quickbooks.OnlineName: quickBooks}
+}
+
 // All connectors by name.
 func All(k Keys) map[string]connector.Connector {
 	return map[string]connector.Connector{

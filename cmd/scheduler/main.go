@@ -5,7 +5,7 @@ package main
 import (
 	"context"
 
-	"github.com/centime/contactsync/connectors/quickbooks"
+	"github.com/centime/contactsync/connectors"
 	"github.com/centime/contactsync/internal/config"
 	"github.com/centime/contactsync/internal/dispatch"
 	"github.com/centime/contactsync/internal/postgres"
@@ -28,10 +28,9 @@ func main() {
 
 func work(ctx context.Context, p program.Parts) error {
 	p.Log.InfoContext(ctx, "scheduler is ready", "tick", p.Config.Tick)
-	allowances := map[string]int64{}
-	if calls := p.Config.QuickBooksMonthlyCalls; calls > 0 {
-		allowances[quickbooks.OnlineName] = calls
-		p.Metrics.Allowance(quickbooks.OnlineName, calls)
+	allowances := connectors.Allowances(p.Config.QuickBooksMonthlyCalls)
+	for erp, calls := range allowances {
+		p.Metrics.Allowance(erp, calls)
 	}
 	p.Metrics.WatchFleet(p.Store.Fleet)
 	p.Metrics.WatchQueues(p.Redis.Depths)

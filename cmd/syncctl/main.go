@@ -50,6 +50,10 @@ func setup(environ []string) cli.Setup {
 				ClientID: c.QuickBooksClientID, ClientSecret: quickbooks.Secret(c.QuickBooksSecret),
 			}}), err
 		},
+		Allowances: func() (map[string]int64, error) {
+			c, err := read()
+			return connectors.Allowances(c.QuickBooksMonthlyCalls), err
+		},
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LoginName: cli.LoginName(),
 	}
 }

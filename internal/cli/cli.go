@@ -33,6 +33,7 @@ type Setup struct {
 	MigrationsURL   func() (string, error)
 	Ring            func() (*credentials.Ring, error)
 	Connectors      func() (map[string]connector.Connector, error)
+	Allowances      func() (map[string]int64, error) // metered calls a month, by ERP
 	Stdin           io.Reader
 	Stdout, Stderr  io.Writer
 	LoginName       string

@@ -2,13 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
 
-	"github.com/centime/contactsync/connectors/quickbooks"
-	"github.com/centime/contactsync/internal/config"
 	"github.com/centime/contactsync/internal/postgres"
 )
 
@@ -21,7 +18,7 @@ func (statusCmd) Help() string {
 }
 
 func (statusCmd) Run(a *app) error {
-	allowances, err := allowances()
+	allowances, err := a.Allowances()
 	if err != nil {
 		return err
 	}
@@ -49,18 +46,6 @@ func (statusCmd) Run(a *app) error {
 		a.items(found.Items)
 	}
 	return nil
-}
-
-// allowances are the metered calls a month, by ERP.
-func allowances() (map[string]int64, error) {
-	c, err := config.ForSyncctl(os.Environ())
-	if err != nil {
-		return nil, Misuse(err)
-	}
-	if c.QuickBooksMonthlyCalls == 0 {
-		return nil, nil
-	}
-	return map[string]int64{quickbooks.OnlineName: c.QuickBooksMonthlyCalls}, nil
 }
 
 // counts are named numbers in the given order; those that are 0 are left out.

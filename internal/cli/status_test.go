@@ -28,7 +28,8 @@ func TestStatus(t *testing.T) {
 		t.Helper()
 		var out, errs bytes.Buffer
 		exit := cli.Run(t.Context(), cli.Setup{
-			DatabaseURL: func() (string, error) { return dsn, nil }, Stdout: &out, Stderr: &errs, LoginName: "tester", TerminalColumns: 100,
+			DatabaseURL: func() (string, error) { return dsn, nil }, Allowances: func() (map[string]int64, error) { return nil, nil },
+			Stdout: &out, Stderr: &errs, LoginName: "tester", TerminalColumns: 100,
 		}, append([]string{"status"}, args...))
 		if errs.Len() > 0 {
 			t.Fatalf("status %v: %s", args, &errs)

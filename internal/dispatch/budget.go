@@ -7,16 +7,6 @@ import (
 	"github.com/centime/contactsync/internal/postgres"
 )
 
-// Shares of a month's metered calls, in percent: from alarmAt on somebody is told, from stretchAt on the schedule leaves out
-// every other due time, from stopAt on only what people asked for is worked. QuickBooks refuses every call of every company
-// for the rest of the month once the allowance is used up:
-// https://blogs.intuit.com/2026/01/08/understanding-builder-tier-api-limits-for-you-and-your-customers
-const (
-	alarmAt   = 80
-	stretchAt = 90
-	stopAt    = 97
-)
-
 // watch looks at what concerns all connections of an ERP together.
 func (s *Scheduler) watch(ctx context.Context) error {
 	opened, ended, err := s.Store.WatchERPs(ctx, trialEvery)
@@ -50,21 +40,21 @@ func (s *Scheduler) spend(ctx context.Context, erp string, calls, allowance int6
 		s.told = map[string]int{}
 	}
 	passed := 0
-	for _, threshold := range []int{alarmAt, stretchAt, stopAt} {
+	for _, threshold := range []int{postgres.AlarmAt, postgres.StretchAt, postgres.StopAt} {
 		if calls*100 >= allowance*int64(threshold) {
 			passed = threshold
 		}
 	}
 	switch passed {
-	case stretchAt:
+	case postgres.StretchAt:
 		s.save.Stretch = append(s.save.Stretch, erp)
-	case stopAt:
+	case postgres.StopAt:
 		s.save.Stop = append(s.save.Stop, erp)
 	}
 	if passed > s.told[erp] {
 		s.Log.WarnContext(ctx, "metered calls of this month are nearly used up", "erp", erp, "calls", calls, "allowance", allowance,
 			"used", fmt.Sprintf("%d %%", calls*100/allowance), "schedule", map[int]string{
-				alarmAt: "as usual", stretchAt: "every other due time", stopAt: "stopped until next month; what people ask for is worked",
+				postgres.AlarmAt: "as usual", postgres.StretchAt: "every other due time", postgres.StopAt: "stopped until next month; what people ask for is worked",
 			}[passed])
 	}
 	s.told[erp] = passed

@@ -51,11 +51,7 @@ func (a Attention) Needed() bool {
 }
 
 // Shares of a month's metered calls in percent.
-const (
-	callsAlarm   = 80
-	callsStretch = 90 // the schedule leaves out every other due time
-	callsStop    = 97 // the schedule stops
-)
+const ()
 
 const (
 	itemsOfAKind = 5                // the rest of a kind is counted
@@ -196,13 +192,13 @@ func (l *look) calls(allowances map[string]int64) error {
 		reached := func(percent int64) bool { return allowed > 0 && u.Calls*100 >= allowed*percent }
 		severity, effect := Warning, ""
 		switch {
-		case reached(callsStop):
+		case reached(StopAt):
 			severity, effect = Critical, "; only what people ask for runs"
 			l.saving, l.stopped = append(l.saving, u.ERP), append(l.stopped, u.ERP)
-		case reached(callsStretch):
+		case reached(StretchAt):
 			effect = "; the schedule leaves out every other due time"
 			l.saving = append(l.saving, u.ERP)
-		case reached(callsAlarm):
+		case reached(AlarmAt):
 			effect = "; from 90 % on the schedule is stretched"
 		default:
 			continue

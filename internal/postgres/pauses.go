@@ -126,6 +126,16 @@ func queueTrials(ctx context.Context, tx *sqlx.Tx, every time.Duration) error {
 	return nil
 }
 
+// Shares of a month's metered calls, in percent: from AlarmAt on somebody is told, from StretchAt on the schedule leaves out
+// every other due time, from StopAt on only what people asked for is worked. QuickBooks refuses every call of every company
+// for the rest of the month once the allowance is used up:
+// https://blogs.intuit.com/2026/01/08/understanding-builder-tier-api-limits-for-you-and-your-customers
+const (
+	AlarmAt   = 80
+	StretchAt = 90
+	StopAt    = 97
+)
+
 // Savings are what a budget for all connections together asks of the schedule, by ERP.
 type Savings struct {
 	Stretch []string // every other due time is left out

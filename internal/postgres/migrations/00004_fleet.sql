@@ -74,6 +74,9 @@ FROM (
 -- Old runs and history are removed by the scheduler.
 GRANT DELETE ON contactsync.runs, contactsync.run_requests, contactsync.history, contactsync.issues, contactsync.call_counts TO contactsync_ops;
 CREATE INDEX runs_finished ON contactsync.runs (finished_at);
+CREATE INDEX runs_quiet ON contactsync.runs (finished_at) WHERE status = 'succeeded'
+	AND created = 0 AND updated = 0 AND refused = 0 AND with_issue = 0 AND deactivated = 0 AND held = 0;
+CREATE INDEX run_pages_run ON contactsync.run_pages (run_id);
 CREATE INDEX history_at ON contactsync.history (at);
 CREATE INDEX issues_closed ON contactsync.issues (closed_at) WHERE closed_at IS NOT NULL;
 
