@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/json"
+	"flag"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -33,6 +34,7 @@ type system struct {
 	bin     string
 	env     []string
 	sim     *qbo.Sim
+	url     string // of the simulator
 	company *qbo.Company
 	redis   *redistest.Private
 	store   *postgres.Store
@@ -50,7 +52,15 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// Most tests here wait most of the time, for faults to pass and leases to run out. So more of them run at once than there are
+// cores, unless -parallel says how many.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", "16") // it exists, and is a number
+	}
 	status := m.Run()
 	if dir, err := programs(); err == nil {
 		_ = os.RemoveAll(dir)
@@ -62,14 +72,27 @@ const realm = "9130350000000001"
 
 func newSystem(t *testing.T, customers int) *system {
 	t.Helper()
+	return newSystemOn(t, customers, qbo.Options{})
+}
+
+// newSystemOn is newSystem with a simulator of one's own choice.
+func newSystemOn(t *testing.T, customers int, options qbo.Options) *system {
+	t.Helper()
 	t.Parallel()
+	return newSystemIn(t, pgtest.New(t), customers, options)
+}
+
+// newSystemIn is newSystemOn with a database of one's own choice.
+func newSystemIn(t *testing.T, dsn string, customers int, options qbo.Options) *system {
+	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &system{t: t, dsn: pgtest.New(t), bin: bin, sim: qbo.New(qbo.Options{}), redis: redistest.Own(t)}
+	s := &system{t: t, dsn: dsn, bin: bin, sim: qbo.New(options), redis: redistest.Own(t)}
 	server := httptest.NewServer(s.sim)
 	t.Cleanup(server.Close)
+	s.url = server.URL
 	s.company = s.sim.AddCompany(realm, "Northwind Kelp")
 	s.company.BulkLoad(customers, 7)
 	s.env = append(os.Environ(), "DATABASE_URL="+s.dsn, "REDIS_URL="+s.redis.URL, "CREDENTIALS_KEY="+credentials.NewKey(),
@@ -84,9 +107,12 @@ func newSystem(t *testing.T, customers int) *system {
 	}
 	s.ctl(nil, 0, "tenant", "add", "Kelp")
 	s.ctl(login, 0, "connection", "add", "--tenant", "Kelp", "--erp", "quickbooks-online", "--account", realm, "--set", "api_url="+server.URL,
-		"--set", "token_url="+server.URL+"/oauth2/v1/tokens/bearer", "--credentials", "-")
+		"--set", "token_url="+server.URL+"/oauth2/v1/tokens/bearer", "--credentials", "-", "--schedule", rarely)
 	return s
 }
+
+// rarely is a schedule that asks for nothing while a test runs, unless the test makes the connection due.
+const rarely = "@every 8760h"
 
 // ctl runs syncctl and wants an exit status.
 func (s *system) ctl(stdin []byte, status int, args ...string) string {
@@ -100,11 +126,15 @@ func (s *system) ctl(stdin []byte, status int, args ...string) string {
 	return string(out)
 }
 
-func (s *system) launch(name string) *exec.Cmd {
+// launch starts a program; prepare changes how.
+func (s *system) launch(name string, prepare ...func(*exec.Cmd)) *exec.Cmd {
 	s.t.Helper()
 	cmd := exec.Command(filepath.Join(s.bin, name)) //nolint:noctx // ended by signal
 	cmd.Env, cmd.Stderr = s.env, s.t.Output()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	for _, p := range prepare {
+		p(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -120,7 +150,12 @@ func (s *system) launch(name string) *exec.Cmd {
 // equal compares Postgres with the simulator's own state.
 func (s *system) equal() {
 	s.t.Helper()
-	text, err := json.Marshal(s.company.Customers())
+	s.equalTo(s.company)
+}
+
+func (s *system) equalTo(company *qbo.Company) {
+	s.t.Helper()
+	text, err := json.Marshal(company.Customers())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -133,7 +168,11 @@ func (s *system) equal() {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	here, err := held(s.t.Context(), db, realm)
+	// Without figures of tables that are seconds old, Postgres would compare every row with every other.
+	if _, err := db.ExecContext(s.t.Context(), "ANALYZE"); err != nil {
+		s.t.Fatal(err)
+	}
+	here, err := held(s.t.Context(), db, company.Realm)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ import (
 const (
 	// batch is how much one turn of the loop takes on; the next turn follows at once while there is more.
 	batch = 500
-	// watchEvery is how often the ERPs as a whole and their budgets are looked at.
-	watchEvery = 10 * time.Second
+	// watchEvery is after how many ticks the ERPs as a whole and their budgets are looked at.
+	watchEvery = 5
 	// trialEvery is how long the trials of an ERP that refuses this installation are apart.
 	trialEvery = 5 * time.Minute
 	// tidyEvery is how often old rows and dead tasks are removed.
@@ -73,9 +73,9 @@ type Scheduler struct {
 	Keep       postgres.Keep
 	Metrics    *metrics.Metrics
 
-	watched time.Time
-	save    postgres.Savings
-	told    map[string]int // which thresholds of a budget were told
+	ticks int
+	save  postgres.Savings
+	told  map[string]int // which thresholds of a budget were told
 }
 
 // Run ticks until ctx ends. An error of a tick is logged: the next one tries again, and nothing is lost meanwhile.
@@ -112,12 +112,12 @@ func every(ctx context.Context, d time.Duration, do func(context.Context)) {
 
 // Once does one tick: ERPs as a whole, due connections, lost deliveries, new deliveries.
 func (s *Scheduler) Once(ctx context.Context) error {
-	if time.Since(s.watched) >= watchEvery {
+	if s.ticks%watchEvery == 0 {
 		if err := s.watch(ctx); err != nil {
 			return err
 		}
-		s.watched = time.Now()
 	}
+	s.ticks++
 	for {
 		n, err := s.Store.QueueDue(ctx, batch, s.save)
 		if err != nil {

@@ -4,12 +4,22 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
+local at_once, life = tonumber(ARGV[6]), tonumber(ARGV[7])
+if at_once > 0 and redis.call('ZSCORE', KEYS[3], ARGV[1]) then
+	return 0 -- the answer was lost, and the client asks again
+end
+
+-- Set back, or another server's, the clock would have the account wait as long as it is wrong. A burst is the smaller harm.
+local newest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
+if newest and tonumber(newest) > now then
+	redis.call('DEL', KEYS[1])
+end
+
 local pause = redis.call('PTTL', KEYS[2])
 if pause > 0 then
 	return pause * 1000
 end
 
-local at_once, life = tonumber(ARGV[6]), tonumber(ARGV[7])
 if at_once > 0 then
 	redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 	if redis.call('ZCARD', KEYS[3]) >= at_once then

@@ -25,6 +25,8 @@ const (
 	// closer together.
 	secondMargin = 1.1
 	minute       = 61 * time.Second
+	// prompt is when a Redis that does not answer counts as away, however often the client would try again.
+	prompt = 3 * time.Second
 	// returning bounds giving a slot back; a slot that stays taken comes back by itself.
 	returning = time.Second
 )
@@ -32,8 +34,8 @@ const (
 // ErrBudget marks a refusal of our own: the ERP was not asked.
 var ErrBudget = errors.New("request budget")
 
-// ErrAway marks a request that was not sent because Redis could not be asked.
-var ErrAway = errors.New("the request budget cannot be read")
+// ErrAway marks what could not be done because Redis could not be asked.
+var ErrAway = errors.New("redis cannot be asked")
 
 // Account is one company at an ERP, whoever is connected to it.
 type Account struct{ ERP, ID string }
@@ -62,7 +64,8 @@ func (a Account) keys() (grants, pause, slots string) {
 // Acquire lets one request through, after a wait of at most Patience. answered gives its place among the requests at once
 // back; after longest it comes back by itself. Calling it again does nothing.
 //
-// An account without room for longer is Throttled with the wait in RetryAfter, and errors.Is(err, ErrBudget). Where Redis
+// An account without room for longer is Throttled with the wait in RetryAfter, and errors.Is(err, ErrBudget). One that had
+// none after the wait in place is to be left alone for Patience again, so that nobody spends all its time here. Where Redis
 // does not answer no request goes out: the error is Transient and errors.Is(err, ErrAway).
 func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, longest time.Duration) (answered func(), err error) {
 	if l == (connector.Limits{}) {
@@ -72,19 +75,15 @@ func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, lo
 	for {
 		wait, err := b.try(ctx, a, l, id, longest)
 		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, fmt.Errorf("wait for the request budget: %w", ctx.Err())
 		case err != nil:
-			return nil, &connector.Error{
-				Kind: connector.Transient, Step: "wait for the request budget", Message: "Redis does not answer", Err: ErrAway,
-				Hint: "Look whether Redis runs and REDIS_URL is right: without it no ERP is asked.",
-			}
+			b.answered(ctx, a, l, id)() // it may have been let through
+			return nil, away(ctx, "wait for the request budget", err)
 		case wait == 0:
 			return b.answered(ctx, a, l, id), nil
 		case time.Now().Add(wait).After(until):
 			return nil, &connector.Error{
 				Kind: connector.Throttled, Step: "wait for the request budget", Message: "the account allows no more requests now",
-				RetryAfter: wait, Err: ErrBudget,
+				RetryAfter: max(wait, Patience), Err: ErrBudget,
 			}
 		}
 		select {
@@ -95,6 +94,8 @@ func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, lo
 }
 
 func (b *Budgets) try(ctx context.Context, a Account, l connector.Limits, id string, longest time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, prompt)
+	defer cancel()
 	grants, pause, slots := a.keys()
 	count, window := perWindow(l.PerSecond)
 	us, err := acquire.Run(ctx, b.client, []string{grants, pause, slots}, id, count, window.Microseconds(),
@@ -102,14 +103,25 @@ func (b *Budgets) try(ctx context.Context, a Account, l connector.Limits, id str
 	return time.Duration(us) * time.Microsecond, err
 }
 
-// perWindow turns a rate into a whole number of requests in a window, of a second where that fits: 0.2 is one in five
-// seconds, 2.5 is two in 0.8 s. A rate of 0 is no limit.
+// away tells a Redis that failed from a caller that left. The cause is told and not wrapped: its time-out is not the caller's.
+func away(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", step, ctx.Err())
+	}
+	return &connector.Error{
+		Kind: connector.Transient, Step: step, Err: fmt.Errorf("%w: %s", ErrAway, err.Error()),
+		Hint: "Look whether Redis runs, has memory left, and REDIS_URL is right: without it no ERP is asked.",
+	}
+}
+
+// perWindow turns a rate into a whole number of requests in a window of a second, or longer: 0.2 is one in five seconds. Of
+// 2.5 only two fit into every second. A rate of 0 is no limit.
 func perWindow(perSecond float64) (count int, window time.Duration) {
 	if perSecond <= 0 {
 		return 0, 0
 	}
 	count = int(max(1, min(perSecond, math.MaxInt32)))
-	return count, time.Duration(float64(count) / perSecond * secondMargin * float64(time.Second))
+	return count, time.Duration(max(1, float64(count)/perSecond) * secondMargin * float64(time.Second))
 }
 
 func (b *Budgets) answered(ctx context.Context, a Account, l connector.Limits, id string) func() {
@@ -128,9 +140,11 @@ func (b *Budgets) answered(ctx context.Context, a Account, l connector.Limits, i
 // Slow keeps everybody from asking an account for d, because the ERP refused a request for being too fast. Of two such
 // pauses the one that ends later holds.
 func (b *Budgets) Slow(ctx context.Context, a Account, d time.Duration) error {
+	bound, cancel := context.WithTimeout(ctx, prompt)
+	defer cancel()
 	_, pause, _ := a.keys()
-	if err := slow.Run(ctx, b.client, []string{pause}, max(1, d.Milliseconds())).Err(); err != nil {
-		return fmt.Errorf("slow account down: %w", err)
+	if err := slow.Run(bound, b.client, []string{pause}, max(1, d.Milliseconds())).Err(); err != nil {
+		return away(ctx, "slow account down", err)
 	}
 	return nil
 }

@@ -3,7 +3,10 @@ package pace_test
 import (
 	"context"
 	"errors"
+	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +62,7 @@ func TestLimitsAreKept(t *testing.T) {
 		allowed int
 	}{
 		"ten a second":        {connector.Limits{PerSecond: 10, PerMinute: 500, AtOnce: 10}, time.Second, 10},
-		"two and a half":      {connector.Limits{PerSecond: 2.5, PerMinute: 500}, 800 * time.Millisecond, 2},
+		"two and a half":      {connector.Limits{PerSecond: 2.5, PerMinute: 500}, time.Second, 2},
 		"one in two seconds":  {connector.Limits{PerSecond: 0.5, PerMinute: 500}, 2 * time.Second, 1},
 		"seven in any minute": {connector.Limits{PerMinute: 7}, time.Minute, 7},
 	} {
@@ -155,8 +158,8 @@ func TestAtOnce(t *testing.T) {
 	first()
 	answered := <-second
 	first() // not the other's place
-	if refused(t, one, kelp, limits) <= 0 {
-		t.Error("not told to wait")
+	if wait := refused(t, one, kelp, limits); wait < pace.Patience {
+		t.Errorf("told to wait %s, and would do nothing but wait here", wait)
 	}
 	server.Flush()
 	answered()
@@ -218,6 +221,156 @@ func TestFailsClosed(t *testing.T) {
 	cancel()
 	if _, err := b.Acquire(ctx, kelp, limits, time.Minute); !errors.Is(err, context.Canceled) || errors.Is(err, pace.ErrAway) {
 		t.Errorf("%v, want the caller's own", err)
+	}
+}
+
+// asWorker opens budgets as a worker does: its client asks a second time.
+func asWorker(t *testing.T, url string, change func(*redis.Options)) *redis.Client {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.ContextTimeoutEnabled, o.DisableIdentity = true, true
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.MaxRetries = 3*time.Second, 3*time.Second, 3*time.Second, 1
+	change(o)
+	client := redis.NewClient(o)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// lossy ends the connection instead of delivering an answer, once for each time it is armed.
+type lossy struct {
+	net.Conn
+	armed *atomic.Bool
+	lost  bool
+}
+
+func (c *lossy) Write(p []byte) (int, error) {
+	c.lost = strings.Contains(strings.ToLower(string(p)), "evalsha") && c.armed.CompareAndSwap(true, false)
+	return c.Conn.Write(p)
+}
+
+func (c *lossy) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.lost && err == nil {
+		_ = c.Conn.Close()
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+// TestLostAnswer: Redis lets a request through and the answer is lost. The client asks again, and the request neither waits
+// for its own place nor keeps it afterwards.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	b := pace.New(asWorker(t, redistest.New(t).URL, func(o *redis.Options) {
+		o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return &lossy{Conn: c, armed: &armed}, err
+		}
+	}))
+	limits := connector.Limits{AtOnce: 1}
+	get(t, b, kelp, limits)() // Redis knows the script from now on
+	armed.Store(true)
+	get(t, b, kelp, limits)()
+	if armed.Load() {
+		t.Fatal("no answer was lost")
+	}
+	get(t, b, kelp, limits)()
+}
+
+// TestCallerLeaves: whoever leaves while Redis works on the request leaves no place taken.
+func TestCallerLeaves(t *testing.T) {
+	t.Parallel()
+	url := redistest.New(t).URL
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var leave atomic.Bool
+	leaving := asWorker(t, url, func(*redis.Options) {})
+	leaving.AddHook(afterwards(func() {
+		if leave.Load() {
+			cancel()
+		}
+	}))
+	b, limits := pace.New(leaving), connector.Limits{AtOnce: 1}
+	get(t, b, kelp, limits)()
+	leave.Store(true)
+	if _, err := b.Acquire(ctx, kelp, limits, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v, want the caller's own", err)
+	}
+	get(t, open(t, url), kelp, limits)()
+}
+
+// afterwards makes a hook: it is called after Redis has worked on a script, and the answer does not reach the caller if that
+// ended the context.
+type afterwards func()
+
+func (f afterwards) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (f afterwards) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (f afterwards) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if cmd.Name() == "evalsha" {
+			f()
+			if ctx.Err() != nil {
+				cmd.SetErr(ctx.Err())
+				return ctx.Err()
+			}
+		}
+		return err
+	}
+}
+
+// TestClockSetBack: after a failover to a server whose clock is an hour behind, nobody waits for an hour.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	client := asWorker(t, redistest.New(t).URL, func(*redis.Options) {})
+	b, limits := pace.New(client), connector.Limits{PerSecond: 1, PerMinute: 500}
+	get(t, b, kelp, limits)
+	key := "contactsync:pace:{" + kelp.ERP + "/" + kelp.ID + "}:grants"
+	ahead := client.Time(t.Context()).Val().Add(time.Hour)
+	if n, err := client.ZAdd(t.Context(), key, redis.Z{Score: float64(ahead.UnixMicro()), Member: "before"}).Result(); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	get(t, b, kelp, limits)
+	begin := time.Now()
+	get(t, b, kelp, limits)
+	if took := time.Since(begin); took < 500*time.Millisecond {
+		t.Errorf("the next request went out after %s: the limit is gone", took)
+	}
+}
+
+// TestAwayIsToldSoon: a Redis that hangs keeps a worker for a few seconds at most, also one that tells of a 429, and the error
+// says what Redis answered if it did.
+func TestAwayIsToldSoon(t *testing.T) {
+	t.Parallel()
+	server := redistest.Own(t)
+	b := pace.New(asWorker(t, server.URL, func(*redis.Options) {}))
+	limits := connector.Limits{AtOnce: 1}
+	get(t, b, kelp, limits)()
+	server.Pause()
+	begin := time.Now()
+	_, err := b.Acquire(t.Context(), kelp, limits, time.Minute)
+	if !errors.Is(err, pace.ErrAway) || errors.Is(err, context.DeadlineExceeded) { // which would be the end of the step
+		t.Errorf("%v, want %v", err, pace.ErrAway)
+	}
+	if err := b.Slow(t.Context(), kelp, time.Minute); !errors.Is(err, pace.ErrAway) {
+		t.Errorf("%v, want %v", err, pace.ErrAway)
+	}
+	if took := time.Since(begin); took > 8500*time.Millisecond { // 3 s and 1 s, and 3 s; with a second try it was 6 s and more for one
+		t.Errorf("took %s", took)
+	}
+	server.Resume()
+
+	stranger := pace.New(asWorker(t, server.URL, func(o *redis.Options) { o.Password = "wrong" }))
+	if _, err := stranger.Acquire(t.Context(), kelp, limits, time.Minute); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Errorf("%v, want what Redis says", err)
 	}
 }
 
