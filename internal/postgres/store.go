@@ -54,6 +54,9 @@ func (s *Store) Ping(ctx context.Context) error {
 const (
 	statementPatience = 40 * time.Second
 	networkPatience   = 60 * time.Second
+	// idlePatience is when Postgres ends a transaction in which nothing comes: whoever began it stands still, or the network
+	// has lost him, and the rows he locked are wanted.
+	idlePatience = 10 * time.Second
 )
 
 func open(dsn string, deadlines bool) (*sql.DB, error) {
@@ -151,7 +154,8 @@ func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sql
 		scope = strconv.FormatInt(tenant, 10)
 	}
 	begin := fmt.Sprintf(`SELECT set_config('search_path', 'contactsync, public', true), set_config('statement_timeout', '%d', true),
-		set_config('contactsync.tenant_id', '%s', true), set_config('role', '%s', true)`, statementPatience.Milliseconds(), scope, as)
+		set_config('idle_in_transaction_session_timeout', '%d', true), set_config('contactsync.tenant_id', '%s', true),
+		set_config('role', '%s', true)`, statementPatience.Milliseconds(), idlePatience.Milliseconds(), scope, as)
 	if _, err = tx.ExecContext(ctx, begin); err != nil {
 		return fmt.Errorf("postgres: take role %s: %w", as, err)
 	}
