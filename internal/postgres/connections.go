@@ -389,7 +389,7 @@ func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box, ends_at = excluded.ends_at,
-			version = credentials.version + 1, renewing_since = NULL, updated_at = now()`,
+			version = credentials.version + 1, renewing_since = NULL, unanswered_since = NULL, updated_at = now()`,
 		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt)
 	return err
 }
