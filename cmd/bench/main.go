@@ -1,4 +1,5 @@
-// Command bench measures the whole system against a simulated ERP; `make bench` builds what it needs and runs it.
+// Command bench measures the whole system against a simulated ERP; `make bench` and `make bench-fleet` build what it needs and
+// run it.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/centime/contactsync/internal/bench"
 )
@@ -40,7 +42,7 @@ func run(ctx context.Context) ([]string, error) {
 	}
 	bin := filepath.Dir(program)
 	b := &bench.Bench{
-		Bin: bin, Logs: filepath.Join(filepath.Dir(bin), ".local", "bench-logs"), DatabaseURL: os.Getenv("DATABASE_URL"), RedisURL: os.Getenv("REDIS_URL"),
+		Bin: bin, Logs: filepath.Join(filepath.Dir(bin), ".local", "bench-logs"), DatabaseURL: os.Getenv("DATABASE_URL"), RedisURL: os.Getenv("REDIS_URL"), Env: []string{"TICK=500ms"},
 		Sizes: []int{20_000, 100_000, 200_000}, Out: os.Stdout, Progress: os.Stderr,
 	}
 	if b.DatabaseURL == "" || b.RedisURL == "" {
@@ -56,9 +58,38 @@ func run(ctx context.Context) ([]string, error) {
 			b.Sizes = append(b.Sizes, n)
 		}
 	}
-	missed, err := b.Run(ctx)
+	measure := b.Run
+	if len(os.Args) > 1 && os.Args[1] == "fleet" {
+		b.Env = nil
+		fleet := &bench.Fleet{Bench: b, Customers: 20}
+		minutes := 0
+		for _, n := range []struct {
+			name      string
+			into      *int
+			byDefault int
+		}{{"CONNECTIONS", &fleet.Connections, 10_000}, {"HUGE", &fleet.Huge, 1_000_000}, {"MINUTES", &minutes, 4}} {
+			if *n.into, err = number(n.name, n.byDefault); err != nil {
+				return nil, err
+			}
+		}
+		fleet.Window = time.Duration(minutes) * time.Minute
+		measure = fleet.Run
+	}
+	missed, err := measure(ctx)
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted")
 	}
 	return missed, err
+}
+
+func number(variable string, byDefault int) (int, error) {
+	text := os.Getenv(variable)
+	if text == "" {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("%s: %q is not a number from 1 on", variable, text)
+	}
+	return n, nil
 }

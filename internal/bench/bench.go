@@ -21,6 +21,7 @@ type Bench struct {
 	Logs        string // folder for their logs, made anew
 	DatabaseURL string // of a superuser, on a server where databases can be made and which nobody else uses meanwhile
 	RedisURL    string
+	Env         []string  // more of the programs' environment
 	Sizes       []int     // numbers of customers; each gets a database and programs of its own
 	Out         io.Writer // for the figures
 	Progress    io.Writer

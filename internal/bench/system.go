@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/queue"
 )
 
@@ -41,6 +42,7 @@ type system struct {
 	postmaster int  // Postgres' first process; 0: it runs elsewhere
 	statements bool // pg_stat_statements can be read
 
+	key          string // of the key ring
 	env          []string
 	api, control string // addresses of the simulator
 	worker       int    // its process
@@ -51,6 +53,22 @@ func (s *system) start(ctx context.Context) error {
 	if _, err := exec.LookPath("psql"); err != nil {
 		return errors.New("psql is missing, which loads the yardstick: install Postgres' client programs")
 	}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	if err := s.startSimulator(ctx, "-company", fmt.Sprintf("%s=Northwind Kelp=%d", realm, s.customers)); err != nil {
+		return err
+	}
+	worker, err := s.launch(ctx, "worker")
+	if err != nil {
+		return err
+	}
+	s.worker = worker.Process.Pid
+	return nil
+}
+
+// prepare makes an empty Redis and a database with our schema, and the environment of the programs.
+func (s *system) prepare(ctx context.Context) error {
 	if err := s.makeDatabase(ctx); err != nil {
 		return err
 	}
@@ -62,27 +80,14 @@ func (s *system) start(ctx context.Context) error {
 	if err := redis.Forget(ctx); err != nil {
 		return err
 	}
-	key, err := exec.CommandContext(ctx, s.program("syncctl"), "key", "new").Output() //nolint:gosec // our own program
-	if err != nil {
-		return fmt.Errorf("syncctl key new: %w", err)
-	}
+	s.key = credentials.NewKey()
 	s.env = append(os.Environ(), "DATABASE_URL="+s.url.String(), "MIGRATIONS_DATABASE_URL=", "REDIS_URL="+s.RedisURL,
-		"CREDENTIALS_KEY="+strings.TrimSpace(string(key)), "QUICKBOOKS_CLIENT_ID=client", "QUICKBOOKS_CLIENT_SECRET=secret", "TICK=500ms")
+		"CREDENTIALS_KEY="+s.key, "QUICKBOOKS_CLIENT_ID=client", "QUICKBOOKS_CLIENT_SECRET=secret")
+	s.env = append(s.env, s.Env...)
 	if err := s.syncctl(ctx, nil, "migrate"); err != nil {
 		return err
 	}
-	if err := s.findCounters(ctx); err != nil {
-		return err
-	}
-	if err := s.startSimulator(ctx); err != nil {
-		return err
-	}
-	worker, err := s.launch(ctx, "worker")
-	if err != nil {
-		return err
-	}
-	s.worker = worker.Process.Pid
-	return nil
+	return s.findCounters(ctx)
 }
 
 // makeDatabase makes it anew, so that a series that was killed leaves nothing behind.
@@ -107,8 +112,8 @@ func (s *system) makeDatabase(ctx context.Context) error {
 	return nil
 }
 
-func (s *system) startSimulator(ctx context.Context) error {
-	sim := s.command(ctx, "erpsim", "-prerender", "-company", fmt.Sprintf("%s=Northwind Kelp=%d", realm, s.customers))
+func (s *system) startSimulator(ctx context.Context, args ...string) error {
+	sim := s.command(ctx, "erpsim", append([]string{"-prerender"}, args...)...)
 	out, err := sim.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("start erpsim: %w", err)

@@ -241,7 +241,7 @@ func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	if known || err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE`, tenant); err != nil {
+	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE`, tenant); err != nil {
 		return err
 	}
 	var id int64

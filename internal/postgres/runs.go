@@ -125,32 +125,48 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 		if err != nil {
 			return err
 		}
-		var ids []int64
-		var next []*time.Time
+		if len(due) == 0 {
+			return nil
+		}
+		var tenants, ids []int64
+		var modes []string
+		var starts, next []*time.Time
 		for _, d := range due {
 			set, _ := readSettings(d.Settings) // a setting that cannot be read was refused when it was set; its default will do
 			mode := Incremental
 			if !d.LastFullAt.Valid || d.Now.Sub(d.LastFullAt.Time) >= set.FullEvery {
 				mode = Full
 			}
-			_, _, err := queueRun(ctx, tx, Request{
-				Tenant: d.Tenant, Connection: d.ID, Mode: mode, Trigger: BySchedule, By: "schedule", NotBefore: catchUp(d.Due, d.Now, d.ID),
-			})
-			if err != nil {
-				return err
-			}
-			queued++
 			following := nextDue(d.Schedule, d.Now, d.ID, d.State)
 			if following != nil && slices.Contains(save.Stretch, d.ERP) {
 				following = nextDue(d.Schedule, *following, d.ID, d.State)
 			}
-			ids, next = append(ids, d.ID), append(next, following)
+			tenants, ids, modes = append(tenants, d.Tenant), append(ids, d.ID), append(modes, string(mode))
+			starts, next = append(starts, catchUp(d.Due, d.Now, d.ID)), append(next, following)
 		}
-		if len(ids) == 0 {
-			return nil
-		}
+		queued = len(due)
+		// As queueRun, for all of them at once: their rows are locked.
 		_, err = tx.ExecContext(ctx, `
-			UPDATE connections c SET next_due_at = p.next FROM unnest($1::bigint[], $2::timestamptz[]) AS p (id, next) WHERE c.id = p.id`, ids, next)
+			WITH due AS (
+				SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+					AS p (tenant_id, connection_id, mode, not_before, next)
+			), joined AS (
+				UPDATE runs r SET mode = CASE WHEN d.mode = 'full' THEN 'full' ELSE r.mode END FROM due d
+				WHERE r.tenant_id = d.tenant_id AND r.connection_id = d.connection_id AND r.status = 'queued' AND NOT r.preview
+					AND r.purpose = 'sync'
+				RETURNING r.id, r.connection_id
+			), made AS (
+				INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, not_before)
+				SELECT tenant_id, connection_id, mode, $6, 'schedule', not_before FROM due
+				WHERE connection_id NOT IN (SELECT connection_id FROM joined)
+				RETURNING id, connection_id
+			), asked AS (
+				INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason)
+				SELECT d.tenant_id, r.id, d.mode, $6, 'schedule', '' FROM (SELECT * FROM joined UNION ALL SELECT * FROM made) AS r
+				JOIN due d USING (connection_id)
+			)
+			UPDATE connections c SET next_due_at = d.next FROM due d WHERE c.tenant_id = d.tenant_id AND c.id = d.connection_id`,
+			tenants, ids, modes, starts, next, BySchedule)
 		return err
 	})
 	if err != nil {
