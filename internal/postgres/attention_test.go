@@ -145,7 +145,8 @@ func TestAttention(t *testing.T) {
 		},
 		"Stale": {
 			`UPDATE connections SET stale_at = now() - interval '1 s', last_success_at = NULL`, nil,
-			[]string{"warning stale 1 syncctl run list --connection 1: Kelp books (1): two due times have passed, never read: no run is under way, and its last succeeded"},
+			[]string{"warning stale 1 syncctl run list --connection 1: " +
+				"Kelp books (1): two due times have passed, never read: no run is under way, and its last succeeded"},
 		},
 		"StaleAndQueued": {
 			newRun + `queued_at) VALUES (1, 1, 'full', 'schedule', now() - interval '20 s'); UPDATE connections SET stale_at = now() - interval '1 s'`, nil,
