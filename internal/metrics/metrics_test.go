@@ -62,7 +62,7 @@ func full() *metrics.Metrics {
 			ERP: "erp", Active: 11, Paused: 12, NeedsAttention: 13, StaleLate: 14, StaleManual: 15, StalePaused: 16, StaleNeedsAttention: 17,
 			LastFailed: 18, OldestSuccess: 19 * time.Second, Queued: 20, Running: 21, Waiting: 22, OldestUnclaimed: 23 * time.Second,
 			Holds: 24, Held: 25, OldestHold: 26 * time.Second, Issues: 27, LoginsIn14Days: 28, LoginsIn3Days: 29, LoginLeft: &left,
-			MeteredCalls: 30, PausedFor: 31 * time.Second,
+			MeteredCalls: 30, PausedFor: 31 * time.Second, ReadNothing: 35, MissChanges: 36, IssuesGrowing: 37,
 		}}, nil
 	})
 	m.WatchQueues(func(context.Context) (map[string]queue.Depth, error) {
@@ -126,6 +126,9 @@ func TestEverythingIsShown(t *testing.T) {
 		`connections_stale{erp="erp",why="manual"} 15`,
 		`connections_stale{erp="erp",why="paused"} 16`,
 		`connections_stale{erp="erp",why="needs_attention"} 17`,
+		`connections_suspect{erp="erp",why="reads_nothing"} 35`,
+		`connections_suspect{erp="erp",why="misses_changes"} 36`,
+		`connections_suspect{erp="erp",why="issues_grow"} 37`,
 		`connections_last_failed{erp="erp"} 18`,
 		`oldest_success_age_seconds{erp="erp"} 19`,
 		`runs_unfinished{erp="erp",status="queued"} 20`,
