@@ -106,6 +106,9 @@ func story(ctx context.Context, tx *sqlx.Tx, tenant, id int64) ([]Event, error) 
 	if err != nil {
 		return nil, fmt.Errorf("mappings: %w", err)
 	}
+	if i := slices.IndexFunc(all, func(e Event) bool { return e.Entity == "contact" && e.Field == "name" }); i >= 0 && len(began) > 0 {
+		began[0].Became = all[i].Was // its name then
+	}
 	events := append(began, concerning(all, places, mapped)...)
 	if len(events) == 0 {
 		return nil, fmt.Errorf("contact %d: %w", id, ErrNotFound)
@@ -154,7 +157,7 @@ func beginnings(ctx context.Context, tx *sqlx.Tx, tenant, id int64) ([]Event, er
 		UNION ALL
 		SELECT 0, l.created_at, 'customer_contact', l.id, l.connection_id, $3, '', cu.name || ' (' || cu.id || ')', coalesce(l.created_by_run, 0), '', ''
 		FROM customer_contacts l JOIN customers cu ON cu.tenant_id = l.tenant_id AND cu.id = l.customer_id
-		WHERE l.tenant_id = $1 AND l.contact_id = $2 AND l.origin = 'erp' ORDER BY at, entity`, tenant, id, fieldCreated)
+		WHERE l.tenant_id = $1 AND l.contact_id = $2 AND l.origin = 'erp' ORDER BY entity, at`, tenant, id, fieldCreated)
 	return out, err
 }
 
