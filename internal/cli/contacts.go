@@ -200,7 +200,8 @@ func (a *app) warnOfLeft(left []postgres.Left) {
 		return
 	}
 	for _, l := range left {
-		a.out.say(nil, "Warning: %s still gets mail by contact %d, which was made in Centime, but contact %d with the same address in the ERP is not active any more (%s). Did this person leave?",
+		a.out.say(nil, "Warning: %s still gets mail by contact %d, which was made in Centime, but contact %d with the same address in the ERP "+
+			"is not active any more (%s). Did this person leave?",
 			printable(l.Email), l.Contact, l.ERPContact, l.Reason)
 	}
 }
@@ -221,7 +222,7 @@ type points struct {
 	Email, Phone, Mobile, Fax, Web, Social []string `sep:"none" help:"A point to add; may be repeated."`
 
 	Primary []string `sep:"none" placeholder:"VALUE" help:"The point to show for its kind."`
-	Days    []string `sep:"none" placeholder:"VALUE=FIRST..LAST" help:"First and last day of a point, both included, in the tenant's time zone; either may be missing."`
+	Days    []string `sep:"none" placeholder:"VALUE=FIRST..LAST" help:"First and last day of a point, both included; either may be missing."`
 }
 
 func (p points) edits() (contact.PointEdits, error) {
@@ -450,5 +451,5 @@ func assignment(p postgres.Place, role string) string {
 			now += ", which makes it " + p.Mapped
 		}
 	}
-	return fmt.Sprintf("At %s (%d): %s, from now on; it was: %s. ERP role: %s.", printable(p.CustomerName), p.Customer, now, was, p.ERPRole)
+	return fmt.Sprintf("At %s (%d) from now on: %s; before: %s. ERP role: %s.", printable(p.CustomerName), p.Customer, now, was, p.ERPRole)
 }

@@ -14,7 +14,9 @@ type weighed struct {
 }
 
 // decide shows whose mail a change would change, asks, and makes it if it still does what was shown. made is false after a preview.
-func (a *app) decide(w weighed, question string, change func(postgres.Weigh) (postgres.MailDifference, error)) (d postgres.MailDifference, made bool, err error) {
+func (a *app) decide(
+	w weighed, question string, change func(postgres.Weigh) (postgres.MailDifference, error),
+) (d postgres.MailDifference, made bool, err error) {
 	if w.Yes && !w.Preview {
 		if d, err = change(postgres.Weigh{}); err == nil {
 			a.difference(d)
@@ -59,7 +61,8 @@ func (a *app) difference(d postgres.MailDifference) {
 		return
 	}
 	for _, c := range d.Counts {
-		a.out.say(nil, "%s %s: %s at %s", verb(c.Starts), c.CommunicationType, number(c.Addresses, "address", "addresses"), number(c.Customers, "customer", "customers"))
+		a.out.say(nil, "%s %s: %s at %s", verb(c.Starts), c.CommunicationType,
+			number(c.Addresses, "address", "addresses"), number(c.Customers, "customer", "customers"))
 	}
 	w := tabwriter.NewWriter(a.out.out, 0, 0, 2, ' ', 0)
 	for i, c := range d.Changes {

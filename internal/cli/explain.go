@@ -142,7 +142,7 @@ func roleOf(x postgres.Explained, p postgres.ExplainedPlace) string {
 func earlier(e postgres.Earlier) string {
 	which, how := fmt.Sprintf("contact %d", e.Contact), "replaced"
 	if !e.Exists {
-		which += ", which is deleted"
+		which += ", which is deleted,"
 	}
 	if e.Became == "" {
 		how = "removed"

@@ -188,6 +188,7 @@ func (c roleDeleteCmd) Run(a *app) error {
 		return err
 	}
 	a.report(made, d, map[string]any{"tenant_id": fmt.Sprint(tenant), "role": c.Role, "moved_contacts": use.Choices, "moved_erp_roles": use.Mappings},
-		"Role %s is deleted. Moved: %s that it was given to, %s.", c.Role, number(use.Choices, "contact", "contacts"), number(use.Mappings, "ERP role", "ERP roles"))
+		"Role %s is deleted. Moved: %s that it was given to, %s.", c.Role,
+		number(use.Choices, "contact", "contacts"), number(use.Mappings, "ERP role", "ERP roles"))
 	return nil
 }

@@ -80,6 +80,8 @@ type ExplainedPlace struct {
 	Mail           []Verdict      `db:"-" json:"mail"`
 }
 
+func (p ExplainedPlace) role() string { return nameOf(contact.Role{ID: p.RoleID, Name: p.Role}) }
+
 // A Verdict says whether an address gets one kind of mail for one customer, and why.
 type Verdict struct {
 	Email   string   `json:"email"` // as given where it is no address; empty: the contact has none
@@ -293,7 +295,7 @@ func verdicts(c Explained, p ExplainedPlace, gets map[mailed]int64) []Verdict {
 			switch own := len(v.Because) == 0; {
 			case own:
 				v.Gets = true
-				v.Because = []string{fmt.Sprintf("the role %s gets it, and the address stands in the main mail field", nameOf(contact.Role{ID: p.RoleID, Name: p.Role}))}
+				v.Because = []string{fmt.Sprintf("the role %s gets it, and the address stands in the main mail field", p.role())}
 				if v.As != 0 && v.As != c.ID {
 					v.Because = append(v.Because, fmt.Sprintf("an address gets it once: contact %d, which has the same one, is named", v.As))
 				}
@@ -336,7 +338,7 @@ func whyNotRole(p ExplainedPlace, mail string, has bool) []string {
 	case has:
 		return nil
 	case p.RoleID != 0:
-		return []string{fmt.Sprintf("the role %s does not get %s", nameOf(contact.Role{ID: p.RoleID, Name: p.Role}), mail)}
+		return []string{fmt.Sprintf("the role %s does not get %s", p.role(), mail)}
 	case p.ERPRoleKey != "":
 		return []string{fmt.Sprintf("the ERP role %s (%s) has no role: the tenant had no room for another one", p.ERPRole, p.ERPRoleKey)}
 	}

@@ -70,6 +70,6 @@ var mayHaveLeft = kind{"may_have_left", Info, `
 	GROUP BY w.tenant_id, w.connection_id, n.name`,
 	"syncctl contact list --origin centime",
 	func(_ *look, f found) (string, string) {
-		return fmt.Sprintf("contacts made in Centime that are still mailed at an address whose contacts in the ERP are not active any more: %d. Did these people leave?",
-			f.Count), fmt.Sprintf("syncctl contact explain %s --tenant %d", f.What, f.Tenant)
+		return fmt.Sprintf("contacts made in Centime that are still mailed at an address whose contacts in the ERP are not active any more: %d. "+
+			"Did these people leave?", f.Count), fmt.Sprintf("syncctl contact explain %s --tenant %d", f.What, f.Tenant)
 	}}

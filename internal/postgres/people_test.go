@@ -26,7 +26,8 @@ const company = `
 	INSERT INTO role_mappings VALUES (1, 1, 'company', 'Company Contact', 1), (1, 1, '7', 'Buyer', 2), (1, 1, '8', 'Spare', 2), (1, 1, '9', 'Spare', 2);
 	INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active)
 		SELECT 1, 1, (100 + n)::text, 'Customer ' || n, 'customer', true FROM generate_series(1, 3) n;
-	INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 3, '2', 'Store', 'customer', true), (1, 3, '3', 'Store', 'customer', true);
+	INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) 
+		VALUES (1, 3, '2', 'Store', 'customer', true), (1, 3, '3', 'Store', 'customer', true);
 	INSERT INTO contacts (tenant_id, connection_id, origin, erp_id, name, active)
 		SELECT 1, 1, 'erp', 'customer:' || 100 + n, 'Customer ' || n, true FROM generate_series(1, 3) n;
 	INSERT INTO contacts (tenant_id, connection_id, origin, erp_id, name, active) VALUES (1, 1, 'erp', '14', 'Ann', true);
@@ -204,8 +205,9 @@ func TestRolesAreRefusedClearly(t *testing.T) {
 		}
 	}
 	use, _, err := k.store.DeleteRole(ctx, 1, "Payer", "Reminded", postgres.Weigh{}, ann)
-	if err != nil || use != (postgres.RoleUse{Choices: 2}) || k.value(`SELECT string_agg(role_id || chosen_by, ' ') FROM contactsync.role_choices`) != "1ann 1ann" {
-		t.Errorf("%+v, %v", use, err)
+	choices := k.value(`SELECT string_agg(role_id || chosen_by, ' ') FROM contactsync.role_choices`)
+	if err != nil || use != (postgres.RoleUse{Choices: 2}) || choices != "1ann 1ann" {
+		t.Errorf("%+v, %s, %v", use, choices, err)
 	}
 }
 
@@ -300,8 +302,9 @@ func TestOwnContacts(t *testing.T) {
 		t.Errorf("%s, %v", difference(gone.Mail), err)
 	}
 	k.wantRecipients(reminders)
-	if left := k.value(`SELECT count(*) FROM contactsync.contacts c FULL JOIN contactsync.contact_points p ON p.contact_id = c.id
-		FULL JOIN contactsync.customer_contacts l ON l.contact_id = c.id WHERE c.origin = 'centime' OR p.origin = 'centime' OR l.origin = 'centime'`); left != "0" {
+	if left := k.value(`SELECT (SELECT count(*) FROM contactsync.contacts WHERE origin = 'centime')
+		+ (SELECT count(*) FROM contactsync.contact_points WHERE origin = 'centime')
+		+ (SELECT count(*) FROM contactsync.customer_contacts WHERE origin = 'centime')`); left != "0" {
 		t.Errorf("%s rows are left of it", left)
 	}
 	if after := k.value(`SELECT count(*) FROM contactsync.history`); after <= before {
@@ -319,8 +322,9 @@ func TestOwnContacts(t *testing.T) {
 		}
 	}
 	for _, part := range []string{
-		"contact created  > Bea", "contact job_title Payables > Lead", "contact point:email:2 bea2@kelp.example > new@kelp.example", "customer_contact role choice  > Payer (3)",
-		"contact point:email:1:days  > " + today + ".." + today, "contact point:email:2 new@kelp.example >", "contact deleted Bea >", "customer_contact role choice Reminded (1) >",
+		"contact created  > Bea", "contact job_title Payables > Lead", "contact point:email:2 bea2@kelp.example > new@kelp.example",
+		"customer_contact role choice  > Payer (3)", "customer_contact role choice Reminded (1) >",
+		"contact point:email:1:days  > " + today + ".." + today, "contact point:email:2 new@kelp.example >", "contact deleted Bea >",
 	} {
 		if !slices.Contains(story, part) {
 			t.Errorf("the history does not tell %q:\n%s", part, strings.Join(story, "\n"))
@@ -378,13 +382,18 @@ func TestWhoMayHaveLeft(t *testing.T) {
 		{`UPDATE customer_contacts SET active = false, inactive_reason = 'detached' WHERE id = 5`, "detached"},
 		{`UPDATE customer_contacts SET active = true, inactive_reason = NULL WHERE contact_id = 4`, ""},
 		{`UPDATE contacts SET active = false, inactive_reason = 'erp_absent' WHERE id = 4`, "erp_absent"},
-		{`UPDATE roles SET invoice_presentment = false WHERE id = 3`, ""},                                                                                // gets no mail
-		{`UPDATE roles SET invoice_presentment = true WHERE id = 3; UPDATE contact_points SET normalised = 'ann@KELP.example' WHERE contact_id = 1`, ""}, // another has it
+		{`UPDATE roles SET invoice_presentment = false WHERE id = 3`, ""}, // gets no mail
+		{`UPDATE roles SET invoice_presentment = true WHERE id = 3;
+			UPDATE contact_points SET normalised = 'ann@KELP.example' WHERE contact_id = 1`, ""}, // another has it
 	} {
 		statements(t, k.db, c.given)
 		found := find()
-		if c.reason == "" && len(found) != 0 || c.reason != "" && (len(found) != 1 || found[0].Reason != c.reason || found[0].ERPContact != 4 || found[0].Contact != made.Contact) {
-			t.Errorf("%s: %+v, want %q", c.given, found, c.reason)
+		var want []postgres.Left
+		if c.reason != "" {
+			want = []postgres.Left{{Tenant: 1, Connection: 1, Contact: made.Contact, Email: "ANN@kelp.example", ERPContact: 4, Reason: c.reason}}
+		}
+		if !slices.Equal(found, want) {
+			t.Errorf("%s: %+v, want %+v", c.given, found, want)
 		}
 	}
 	statements(t, k.db, `UPDATE contact_points SET normalised = 'c1@kelp.example' WHERE contact_id = 1`)
@@ -393,7 +402,8 @@ func TestWhoMayHaveLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := slices.IndexFunc(attention.Items, func(i postgres.Item) bool { return i.Kind == "may_have_left" })
-	if at < 0 || attention.Items[at].Severity != postgres.Info || attention.Items[at].Command != fmt.Sprintf("syncctl contact explain %d --tenant 1", made.Contact) {
+	command := fmt.Sprintf("syncctl contact explain %d --tenant 1", made.Contact)
+	if at < 0 || attention.Items[at].Severity != postgres.Info || attention.Items[at].Command != command {
 		t.Errorf("status does not tell: %+v", attention.Items)
 	}
 	n.Customers = []string{"1"}
@@ -433,7 +443,8 @@ func (k kelp) meanwhile(end func(), f func() error) error {
 	defer cancel()
 	for {
 		var waits bool
-		err := k.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+		err := k.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
 		if err != nil {
 			k.t.Fatalf("it never waited: %v", err)
 		}
@@ -507,7 +518,8 @@ func TestTwoAtOnceHaveOneOutcome(t *testing.T) {
 	})
 	t.Run("DeletedWhileASyncMaps", func(t *testing.T) {
 		k := people(t)
-		commit := k.another("contactsync_sync", `SELECT FROM tenants WHERE tenant_id = 1 FOR UPDATE; UPDATE role_mappings SET erp_role_name = 'Purchaser' WHERE erp_role_key = '7';
+		commit := k.another("contactsync_sync", `SELECT FROM tenants WHERE tenant_id = 1 FOR UPDATE;
+			UPDATE role_mappings SET erp_role_name = 'Purchaser' WHERE erp_role_key = '7';
 			INSERT INTO roles (tenant_id, name) VALUES (1, 'New'); INSERT INTO role_mappings VALUES (1, 1, '99', 'Silent', 2)`)
 		var use postgres.RoleUse
 		err := k.meanwhile(commit, func() (err error) {
@@ -551,7 +563,8 @@ func TestTwoAtOnceHaveOneOutcome(t *testing.T) {
 		if err := update(); err != nil {
 			t.Error(err)
 		}
-		if got := k.value(`SELECT string_agg(value, ' ' ORDER BY place) FROM contactsync.contact_points WHERE origin = 'centime'`); got != "bea@kelp.example one@kelp.example two@kelp.example" {
+		got := k.value(`SELECT string_agg(value, ' ' ORDER BY place) FROM contactsync.contact_points WHERE origin = 'centime'`)
+		if got != "bea@kelp.example one@kelp.example two@kelp.example" {
 			t.Errorf("an edit is lost: %s", got)
 		}
 	})

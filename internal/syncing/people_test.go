@@ -166,7 +166,8 @@ func TestExplainSaysWhatMailDoes(t *testing.T) {
 		_, err := w.store.CreateContact(w.ctx, w.tenant, postgres.NewContact{
 			Person: contact.Person{Name: fmt.Sprint("Own ", n)}, Customers: []string{"erp:" + ids[n], "erp:" + ids[n+1]}, Role: []string{"Chosen", ""}[n%2],
 			Points: contact.PointEdits{Add: []contact.NewPoint{{Kind: contact.Email, Value: fmt.Sprintf("Shared%d@kelp.example", n%5)}},
-				Days: []contact.PointDays{{Value: fmt.Sprintf("shared%d@kelp.example", n%5), Days: []contact.Days{{}, {First: "2999-01-01"}, {Last: "2000-01-01"}}[n%3]}}},
+				Days: []contact.PointDays{{Value: fmt.Sprintf("shared%d@kelp.example", n%5),
+					Days: []contact.Days{{}, {First: "2999-01-01"}, {Last: "2000-01-01"}}[n%3]}}},
 		}, postgres.Weigh{}, ann)
 		if err != nil {
 			t.Fatal(err)
@@ -221,7 +222,8 @@ func TestExplainSaysWhatMailDoes(t *testing.T) {
 	if yesses < 20 || noes < 100 {
 		t.Errorf("only %d yes and %d no: that proves little", yesses, noes)
 	}
-	for _, want := range []string{"the role", "the customer", "the contact", "detached: the", "the ERP", "no role:", "it stands", "it is", "its first", "its last", "an address", "but the"} {
+	for _, want := range []string{"the role", "the customer", "the contact", "detached: the", "the ERP", "no role:",
+		"it stands", "it is", "its first", "its last", "an address", "but the"} {
 		if !reasons[want] {
 			t.Errorf("no reason begins with %q: %v", want, reasons)
 		}
