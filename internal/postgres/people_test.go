@@ -581,3 +581,38 @@ func TestTwoAtOnceHaveOneOutcome(t *testing.T) {
 		}
 	})
 }
+
+// TestPeopleCannotTouchWhatIsTheERPs guards "nothing else of it can be edited" in SQL, for people of a tenant and for ops: the
+// policies hide rows silently, so rows are compared.
+func TestPeopleCannotTouchWhatIsTheERPs(t *testing.T) {
+	k := people(t)
+	const state = `SELECT md5(string_agg(r, '|' ORDER BY r)) FROM (SELECT c::text AS r FROM contactsync.contacts c WHERE origin = 'erp'
+		UNION ALL SELECT p::text FROM contactsync.contact_points p WHERE origin = 'erp'
+		UNION ALL SELECT l::text FROM contactsync.customer_contacts l WHERE origin = 'erp'
+		UNION ALL SELECT c::text FROM contactsync.customers c) AS rows`
+	before := k.value(state)
+	for _, role := range []string{"contactsync_app", "contactsync_ops"} {
+		for _, statement := range []string{
+			`UPDATE contacts SET name = 'stolen'`, `UPDATE contacts SET active = false, inactive_reason = 'erp_absent'`,
+			`UPDATE contact_points SET value = 'thief@t.example', normalised = 'thief@t.example'`, `DELETE FROM contact_points`,
+			`UPDATE customer_contacts SET active = false, inactive_reason = 'detached'`, `UPDATE customer_contacts SET link_role_key = '8'`,
+			`DELETE FROM customer_contacts`, `DELETE FROM contacts`, `DELETE FROM customers`,
+			`INSERT INTO contacts (tenant_id, connection_id, origin, erp_id, name, active) VALUES (1, 1, 'erp', '77', 'Planted', true)`,
+			`INSERT INTO contact_points VALUES (1, 4, 'erp', 'email', 2, 'email', 'thief@t.example', 'thief@t.example', true, false, true)`,
+			`INSERT INTO contact_points VALUES (1, 4, 'centime', 'email', 2, 'email', 'thief@t.example', 'thief@t.example', true, false, true)`,
+			`INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active) VALUES (1, 1, 3, 4, 'centime', true)`,
+		} {
+			as(t, k.db, role, 1, func(tx *sql.Tx) {
+				if _, err := tx.ExecContext(t.Context(), statement); err != nil {
+					return // loudly
+				}
+				if err := tx.Commit(); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if k.value(state) != before {
+				t.Fatalf("%s may %s", role, statement)
+			}
+		}
+	}
+}
