@@ -389,6 +389,7 @@ var kinds = []kind{
 			return fmt.Sprintf("its login %s (%s): have the customer connect again", when, f.At.UTC().Format("2006-01-02")),
 				fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
 		}},
+	mayHaveLeft,
 	{"throttled", Info, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, r.throttled_since AS at, 0 AS n, '' AS what
 		FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id

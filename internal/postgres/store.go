@@ -130,17 +130,31 @@ const anyTenant = int64(0)
 // local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
 // reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
 func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.once(ctx, as, tenant, f) })
+}
+
+// still is in on one view of the database: what others commit meanwhile is not seen, and a row that they changed is not
+// changed as well, but all of it is tried again.
+func (s *Store) still(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.at(ctx, sql.LevelRepeatableRead, as, tenant, f) })
+}
+
+func again(ctx context.Context, once func() error) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		err := s.once(ctx, as, tenant, f)
+		err := once()
 		if err == nil || try == tries || ctx.Err() != nil || !undone(err) {
 			return err
 		}
 	}
 }
 
-func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return s.at(ctx, sql.LevelDefault, as, tenant, f)
+}
+
+func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return fmt.Errorf("postgres: %w", reachable(err))
 	}
