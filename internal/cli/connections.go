@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -218,10 +217,9 @@ func (c connectionAddCmd) Run(a *app) error {
 		return err
 	}
 	given := vault.stored.Version
-	source := erp.Open(connector.Account{
-		ID: c.Account, APIURL: set.APIURL,
-		Tokens: credentials.NewTokenSource(ring, vault, about, erp, set.TokenURL),
-	})
+	account := connector.Account{ID: c.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	account.Tokens = credentials.NewTokenSource(ring, vault, about, erp, account)
+	source := erp.Open(account)
 	check, checkErr := source.Check(a.ctx)
 	rotated := vault.stored.Version != given
 	if checkErr != nil && !rotated {
@@ -298,9 +296,9 @@ func readCredentials(stdin io.Reader, file string) (connector.Credentials, error
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("read credentials: %w", err)
 	}
-	var c connector.Credentials
-	if err := json.Unmarshal(text, &c); err != nil {
-		return connector.Credentials{}, misuse("the credentials are not the JSON they should be, such as {\"refresh_token\": \"…\"}; nothing was changed")
+	c, err := connector.ParseCredentials(text)
+	if err != nil {
+		return connector.Credentials{}, misuse("%v; nothing was changed", err)
 	}
 	return c, nil
 }
@@ -450,11 +448,9 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 	if err != nil {
 		return connector.Check{}, err
 	}
-	source := erp.Open(connector.Account{
-		ID: found.Account, APIURL: set.APIURL,
-		Tokens: credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, set.TokenURL),
-	})
-	check, err := source.Check(a.ctx)
+	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	account.Tokens = credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, account)
+	check, err := erp.Open(account).Check(a.ctx)
 	if err != nil {
 		return connector.Check{}, fmt.Errorf("check connection %d: %w", found.ID, err)
 	}
