@@ -2,10 +2,7 @@ package netsuite_test
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -267,8 +264,3 @@ func without(form url.Values, key, value string) url.Values {
 	}
 	return changed
 }
-
-var (
-	_ crypto.Signer = (*ecdsa.PrivateKey)(nil)
-	_ crypto.Signer = (*rsa.PrivateKey)(nil)
-)
