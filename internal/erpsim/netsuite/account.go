@@ -129,7 +129,7 @@ type Account struct {
 	others   map[int64]string             // names of entities that are neither customers nor contacts
 	denied   map[string]bool              // tables, "table.column" and restService
 	allowed  []string                     // subsidiaries that the role may see; empty: all
-	privates int                          // contacts that nobody sees
+	private  rows                         // contacts that nobody sees
 	spoilt   map[string]map[string]string // by table and id: cells on the wire replaced by this JSON
 }
 
@@ -275,7 +275,7 @@ func (a *Account) joinContact(new Contact) (id string, err error) {
 	new.refer()
 	a.tables[contacts].put(&new)
 	if new.Private {
-		a.privates++
+		a.private.put(&new)
 	}
 	if a.o.MainLinks && new.Company != "" {
 		return new.ID, a.attach(new.Company, new.ID, "")
@@ -388,11 +388,8 @@ func (a *Account) EditContact(id string, edit func(*Contact)) error {
 		c.ModifiedAt = a.moved(was.ModifiedAt, c.ModifiedAt)
 		c.refer()
 		now = *c
-		switch {
-		case c.Private && !was.Private:
-			a.privates++
-		case was.Private && !c.Private:
-			a.privates--
+		if a.private.remove(c.key()); c.Private {
+			a.private.put(c)
 		}
 	})
 	if err != nil || !a.o.MainLinks || was.Company == now.Company {
@@ -522,9 +519,7 @@ func (a *Account) delete(table, id string, logged bool) error {
 		d.Type, d.Name = r.Stage, r.EntityID
 	case *Contact:
 		d.Type, d.Name = "Contact", r.EntityID
-		if r.Private {
-			a.privates--
-		}
+		a.private.remove(r.key())
 	}
 	if logged {
 		a.tables[deletions].put(d)
@@ -658,7 +653,7 @@ func (a *Account) hides(table string) bool {
 	case customers:
 		return len(a.allowed) > 0
 	case contacts:
-		return len(a.allowed) > 0 || a.privates > 0
+		return len(a.allowed) > 0 || len(a.private.all) > 0
 	case relations:
 		return a.o.HideLinks
 	}

@@ -188,17 +188,17 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := s.sort(r, body)
 	entry := s.log.Begin(c.Request)
 	c.Request = entry.Request()
-	s.mu.Lock()
-	before := s.before
-	s.mu.Unlock()
-	if before != nil {
-		before(c.Request)
-	}
 	data := c.Op != Token && c.Op != Other
 	admitted := true
 	if data {
 		admitted = s.limits.enter(c.Company)
 		defer s.limits.leave(c.Company)
+	}
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before != nil {
+		before(c.Request)
 	}
 	rep := s.answer(c, entry, data, admitted)
 	entry.Note(func(r *erpsim.Request) { r.Status = rep.status })
@@ -265,7 +265,7 @@ func (c *call) readStatement(body []byte) {
 		c.badBody = true
 	}
 	c.Statement, c.params = in.Q, in.Params
-	if word, _, _ := strings.Cut(strings.TrimSpace(in.Q), " "); in.Q != "" && !strings.EqualFold(strings.TrimSpace(word), "select") {
+	if words := strings.Fields(in.Q); len(words) > 0 && !strings.EqualFold(words[0], "select") {
 		c.Violation = "write"
 	}
 }
@@ -401,6 +401,7 @@ func (p reply) send(w http.ResponseWriter, r *http.Request, at time.Time) {
 	w.WriteHeader(p.status)
 	if p.cut {
 		_, _ = w.Write(p.body[:len(p.body)/2])
+		_ = http.NewResponseController(w).Flush() // what was written arrives before the end
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(p.body) // a client that left is none of our business

@@ -726,25 +726,45 @@ func (p *plan) passes(t tuple, first bool) bool {
 	return true
 }
 
-// drive yields the records of the first source that pass what looks at no other; those from sure on need no look.
-func (p *plan) drive(yield func(record) bool) {
-	all := p.tables[0].all
-	from, _ := p.tables[0].search([2]int64{p.reach.low, math.MinInt64})
-	to, _ := p.tables[0].search([2]int64{p.reach.high, math.MaxInt64})
-	sure, _ := p.tables[0].search([2]int64{p.reach.sure, math.MinInt64})
-	if p.reach.sure == math.MaxInt64 {
-		sure = len(all)
+// span is where the records of the first source can lie that pass what looks at no other; from sure on all do.
+func (p *plan) span() (from, to, sure int) {
+	from, _ = p.tables[0].search([2]int64{p.reach.low, math.MinInt64})
+	to, _ = p.tables[0].search([2]int64{p.reach.high, math.MaxInt64})
+	if sure = to; p.reach.sure < math.MaxInt64 {
+		sure, _ = p.tables[0].search([2]int64{p.reach.sure, math.MinInt64})
 	}
-	hides, t := p.a.hides(p.from[0].table), make(tuple, len(p.from))
+	return from, to, sure
+}
+
+// drive yields the records of the first source that pass what looks at no other, and where each lies.
+func (p *plan) drive(yield func(int, record) bool) {
+	from, to, sure := p.span()
+	all, hides, t := p.tables[0].all, p.a.hides(p.from[0].table), make(tuple, len(p.from))
 	for i := from; i < to; i++ {
 		t[0] = all[i]
 		if hides && !p.a.visible(all[i]) || i < sure && !p.passes(t, true) {
 			continue
 		}
-		if !yield(all[i]) {
+		if !yield(i, all[i]) {
 			return
 		}
 	}
+}
+
+// rest counts the records of the first source from the i-th to the last that can pass, if no look at them is needed.
+func (p *plan) rest(i int) (n int, counted bool) {
+	_, to, sure := p.span()
+	table := p.from[0].table
+	switch {
+	case i < sure || i >= to || len(p.a.allowed) > 0 || table == relations && p.a.o.HideLinks:
+		return 0, false
+	case table != contacts:
+		return to - i, true
+	}
+	all := p.tables[0].all
+	first, _ := p.a.private.search(all[i].key())
+	last, found := p.a.private.search(all[to-1].key())
+	return to - i - (last + btoi(found) - first), true
 }
 
 // single says whether each record of the first source is one row: what is joined to it is outer and by a unique key.
@@ -761,8 +781,12 @@ func (p *plan) single() bool {
 // find are the rows of a page, and how many there are in all.
 func (p *plan) find(limit, offset int) (page []tuple, total int) {
 	if p.ordered && p.single() {
-		for r := range p.drive {
-			if total >= offset && len(page) < limit {
+		for i, r := range p.drive {
+			if total >= offset && len(page) == limit {
+				if n, counted := p.rest(i); counted {
+					return page, total + n
+				}
+			} else if total >= offset {
 				page = append(page, p.join([]tuple{p.first(r)})...)
 			}
 			total++
@@ -770,7 +794,7 @@ func (p *plan) find(limit, offset int) (page []tuple, total int) {
 		return page, total
 	}
 	var all []tuple
-	for r := range p.drive {
+	for _, r := range p.drive {
 		all = append(all, p.first(r))
 	}
 	all = slices.DeleteFunc(p.join(all), func(t tuple) bool { return !p.passes(t, false) })

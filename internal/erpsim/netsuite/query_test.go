@@ -1,8 +1,10 @@
 package netsuite_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -352,11 +354,14 @@ func FuzzStatement(f *testing.F) {
 	far := setup(f, netsuite.Options{})
 	far.account.BulkLoad(20, 30, 3)
 	f.Fuzz(func(t *testing.T, statement string) {
-		mine := *far
-		mine.t = t
-		a := mine.query(statement, "?limit=7")
-		if a.err != nil || a.status != 200 && a.status != 400 || !json.Valid([]byte(a.body)) {
-			t.Fatalf("%q: %d %s %v", statement, a.status, a.body, a.err)
+		body, _ := json.Marshal(map[string]any{"q": statement, "params": []string{"1", "x"}})
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/services/rest/query/v1/suiteql?limit=7", bytes.NewReader(body))
+		r.Header.Set("Authorization", "Bearer "+far.access)
+		r.Header.Set("Prefer", "transient")
+		a := httptest.NewRecorder()
+		far.sim.ServeHTTP(a, r)
+		if a.Code != 200 && a.Code != 400 || !json.Valid(a.Body.Bytes()) {
+			t.Fatalf("%q: %d %s", statement, a.Code, a.Body)
 		}
 	})
 }
