@@ -212,7 +212,7 @@ func number(id string) (int64, error) {
 	return n, nil
 }
 
-// link numbers the ids that a record refers to, so that joins need not read them. An id that is no number refers to nothing.
+// refer numbers the ids that a record names, so that they need not be read for each row. One that is no number is none.
 func (c *Customer) refer() { c.parentNumber, _ = number(c.Parent) }
 func (c *Contact) refer()  { c.companyNumber, _ = number(c.Company) }
 
@@ -334,7 +334,7 @@ func list[R any, P interface {
 	defer a.mu.RUnlock()
 	all := make([]R, 0, len(a.tables[table].all))
 	for _, r := range a.tables[table].all {
-		all = append(all, *r.(P)) //nolint:errcheck // a table holds records of one type
+		all = append(all, *r.(P))
 	}
 	return all
 }
@@ -510,7 +510,7 @@ func (a *Account) delete(table, id string, logged bool) error {
 	}
 	a.tables[table].remove(gone.key())
 	a.tables[relations].all = slices.DeleteFunc(a.tables[relations].all, func(r record) bool {
-		l := r.(*Link) //nolint:errcheck // a table holds records of one type
+		l := r.(*Link)
 		return l.company == n || l.contact == n
 	})
 	d := &Deleted{RecordID: id, At: second(a.o.Now()), number: n}
@@ -534,28 +534,22 @@ func (a *Account) MergeCustomers(lost, survivor string, logged bool) error {
 		return cmp.Or(err, fmt.Errorf("merge customer %s: into itself", lost))
 	}
 	a.mu.Lock()
+	to, _ := number(survivor)
 	for _, r := range slices.Clone(a.tables[relations].all) {
-		if l, kept := r.(*Link), (*Link)(nil); l.Company == lost { //nolint:errcheck // a table holds records of one type
-			kept = &Link{Company: survivor, Contact: l.Contact, Role: l.Role, contact: l.contact}
-			kept.company, _ = number(survivor)
-			if a.tables[relations].find(kept.company, kept.contact) == nil {
-				a.tables[relations].put(kept)
-			}
+		l := r.(*Link)
+		if l.Company == lost && a.tables[relations].find(to, l.contact) == nil {
+			a.tables[relations].put(&Link{Company: survivor, Contact: l.Contact, Role: l.Role, company: to, contact: l.contact})
 		}
 	}
 	for _, r := range a.tables[contacts].all {
-		if c := r.(*Contact); c.Company == lost { //nolint:errcheck // as above
-			moved := *c
-			moved.Company = survivor
-			moved.refer()
+		if moved := *r.(*Contact); moved.Company == lost {
+			moved.Company, moved.companyNumber = survivor, to
 			a.tables[contacts].put(&moved)
 		}
 	}
 	for _, r := range a.tables[customers].all {
-		if c := r.(*Customer); c.Parent == lost { //nolint:errcheck // as above
-			moved := *c
-			moved.Parent = survivor
-			moved.refer()
+		if moved := *r.(*Customer); moved.Parent == lost {
+			moved.Parent, moved.parentNumber = survivor, to
 			a.tables[customers].put(&moved)
 		}
 	}
@@ -572,14 +566,13 @@ func (a *Account) MergeContacts(lost, survivor string, logged bool) error {
 	a.mu.Lock()
 	to, _ := number(survivor)
 	for _, r := range slices.Clone(a.tables[relations].all) {
-		l := r.(*Link) //nolint:errcheck // a table holds records of one type
+		l := r.(*Link)
 		if l.Contact == lost && a.tables[relations].find(l.company, to) == nil {
 			a.tables[relations].put(&Link{Company: l.Company, Contact: survivor, Role: l.Role, company: l.company, contact: to})
 		}
 	}
 	for _, r := range a.tables[customers].all {
-		if c := r.(*Customer); c.Contact == lost { //nolint:errcheck // as above
-			moved := *c
+		if moved := *r.(*Customer); moved.Contact == lost {
 			moved.Contact = survivor
 			a.tables[customers].put(&moved)
 		}

@@ -132,7 +132,7 @@ func (m *maker) contact() {
 			at = append(at, m.customers[m.IntN(len(m.customers))])
 		}
 	}
-	id, err := m.a.joinContact(Contact(c))
+	id, err := m.a.joinContact(c)
 	if err != nil {
 		panic(err) // ids are made here
 	}

@@ -239,7 +239,7 @@ func controlPermissions(a *Account, r *http.Request) (any, error) {
 	if in.Subsidiaries != nil {
 		a.Restrict(*in.Subsidiaries...)
 	}
-	return map[string][]string{"denied": a.Denied()}, nil
+	return map[string][]string{"denied": append([]string{}, a.Denied()...)}, nil
 }
 
 func controlSpoil(a *Account, r *http.Request) (any, error) {
