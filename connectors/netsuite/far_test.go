@@ -17,7 +17,7 @@ const account = "1234567_SB1"
 
 // far is a simulated account with a clock of its own, and what a Source of it needs.
 type far struct {
-	*testing.T
+	testing.TB
 	sim     *sim.Sim
 	account *sim.Account
 	erp     connector.Connector
@@ -28,9 +28,9 @@ type far struct {
 	now time.Time
 }
 
-func newFar(t *testing.T, o sim.Options, pageSize int) *far {
+func newFar(t testing.TB, o sim.Options, pageSize int) *far {
 	t.Helper()
-	f := &far{T: t, now: time.Date(2026, 11, 1, 8, 30, 0, 0, time.UTC)} // the hour that Pacific time repeats
+	f := &far{TB: t, now: time.Date(2026, 11, 1, 8, 30, 0, 0, time.UTC)} // the hour that Pacific time repeats
 	if o.Now == nil {
 		o.Now = f.clock
 	}
