@@ -386,6 +386,9 @@ func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credent
 		if err := putCredentials(ctx, tx, c.Tenant, c.ID, sealed); err != nil {
 			return err
 		}
+		if err := setDue(ctx, tx, c.Tenant, c.ID); err != nil { // a refused login was never due
+			return err
+		}
 		return tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, []change{{"credentials", "", "replaced"}}, by)
 	})
 	if err != nil {
