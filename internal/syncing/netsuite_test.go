@@ -84,8 +84,10 @@ func (n *netSuiteWorld) must(err error) {
 	}
 }
 
+// failedLogins are refused assertions and refused tokens.
 func (n *netSuiteWorld) failedLogins() int {
-	return n.account.Logins().Failed + n.account.Logins().BadTokens
+	refused := n.sim.Log().Requests(func(r erpsim.Request) bool { return r.Op != sim.Token && r.Status == 401 })
+	return n.account.Logins().Failed + len(refused)
 }
 
 func (n *netSuiteWorld) value(query string) string {
