@@ -78,7 +78,7 @@ func (m *maker) mail() string {
 	case 1:
 		return "see notes"
 	case 2:
-		return strings.Repeat("x", 60) + "@" + strings.Repeat("long-label.", 16) + m.Domain()
+		return strings.Repeat("x", 60) + "@" + strings.Repeat("long-label.", 15) + m.Domain()
 	}
 	return m.Mailbox(n)
 }

@@ -82,10 +82,13 @@ func (f *far) do(method, path, body string, header ...string) answer {
 		f.t.Fatal(err)
 	}
 	for i := 0; i < len(header); i += 2 {
-		if header[i+1] == "" {
-			r.Header.Del(header[i])
-		} else {
-			r.Header.Set(header[i], header[i+1])
+		switch name, value := header[i], header[i+1]; {
+		case name == "Host":
+			r.Host = value
+		case value == "":
+			r.Header.Del(name)
+		default:
+			r.Header.Set(name, value)
 		}
 	}
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -160,9 +163,9 @@ func (f *far) send(body, parameters string, header ...string) answer {
 	}, header...)...)
 }
 
-func (f *far) get(path string) answer {
+func (f *far) get(path string, header ...string) answer {
 	f.t.Helper()
-	return f.do("GET", path, "", "Authorization", "Bearer "+f.access)
+	return f.do("GET", path, "", append([]string{"Authorization", "Bearer " + f.access}, header...)...)
 }
 
 // page is an answer with rows.

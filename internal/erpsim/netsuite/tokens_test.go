@@ -209,6 +209,8 @@ func TestAccountsByHost(t *testing.T) {
 	same(t, "the only one", f.get(path).status, 200)
 	f.sim.AddAccount("7654321", "Other")
 	same(t, "two", f.get(path).status, 404)
+	same(t, "by host", f.get(path, "Host", "1234567-sb1.suitetalk.api.netsuite.com").status, 200)
+	same(t, "another host", f.get(path, "Host", "1234567.suitetalk.api.netsuite.com").status, 404)
 	f.url = strings.Replace(base, "1234567-sb1", "1234567", 1)
 	same(t, "not there", f.get(path).status, 404)
 	same(t, "accounts", fmt.Sprint(f.sim.Account("1234567_sb1") == f.account, f.sim.Account("nobody") == nil, len(f.sim.Accounts())), "true true 2")
