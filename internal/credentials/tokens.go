@@ -60,7 +60,7 @@ func (r Refusal) err() error {
 	return &connector.Error{
 		Kind: connector.Denied, NoTrial: true, Step: "log in",
 		Message: fmt.Sprintf("refused at %s, and not tried again by itself: %s", r.At.UTC().Format("2006-01-02 15:04 UTC"), r.Text),
-		Hint:    r.Hint,
+		Hint:    r.Hint + " `syncctl connection resume` tries it once more.",
 	}
 }
 
