@@ -733,3 +733,23 @@ func TestAnyOrderOfFaults(t *testing.T) {
 		})
 	})
 }
+
+// TestRefusedLoginIsNotAsked: a login that was refused and must not be tried again is not sent, nor is a token of it handed out that
+// may still work.
+func TestRefusedLoginIsNotAsked(t *testing.T) {
+	t.Parallel()
+	for _, left := range []time.Duration{0, time.Hour} {
+		w := setup(t, left)
+		w.shelf.stored.Refused = &Refusal{At: time.Now(), Text: "400 invalid_grant", Hint: "Make a new certificate."}
+		_, err := w.source().Token(t.Context())
+		e, _ := errors.AsType[*connector.Error](err)
+		if e == nil || !e.NoTrial || e.Kind != connector.Denied || w.calls != 0 {
+			t.Fatalf("%v after %d requests", err, w.calls)
+		}
+		for _, want := range []string{"refused at", "400 invalid_grant", "Make a new certificate.", "syncctl connection resume"} {
+			if !strings.Contains(err.Error()+e.Hint, want) {
+				t.Errorf("%v (%s) does not say %q", err, e.Hint, want)
+			}
+		}
+	}
+}
