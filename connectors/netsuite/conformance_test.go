@@ -13,8 +13,8 @@ import (
 	sim "github.com/centime/contactsync/internal/erpsim/netsuite"
 )
 
-// TestConformance holds the contract of package connector against a simulated NetSuite, which behaves both ways where it is
-// not known how NetSuite does.
+// TestConformance holds the contract of package connector against a simulated NetSuite, which behaves both ways where
+// it is not known how NetSuite does.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	for name, v := range map[string]struct {

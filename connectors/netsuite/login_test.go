@@ -69,7 +69,8 @@ func TestKeysLogIn(t *testing.T) {
 	}
 }
 
-// TestRefusedLoginsSayWhy: each cause that can be told from the others is, and a refusal is not to be tried again by itself.
+// TestRefusedLoginsSayWhy: each cause that can be told from the others is, and a refusal is not to be tried again by
+// itself.
 func TestRefusedLoginsSayWhy(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -150,8 +151,8 @@ func TestRefusedLoginsSayWhy(t *testing.T) {
 	}
 }
 
-// TestWrongClockMendsItself: an assertion of another time is refused once, then NetSuite's own clock is used, and a check
-// says that this machine's is wrong.
+// TestWrongClockMendsItself: an assertion of another time is refused once, then NetSuite's own clock is used, and a
+// check says that this machine's is wrong.
 func TestWrongClockMendsItself(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 50)
@@ -170,7 +171,8 @@ func TestWrongClockMendsItself(t *testing.T) {
 	}
 }
 
-// TestRefusedTokenEndsTheRequest: a token that NetSuite gave and does not take is replaced once, and no third is asked for.
+// TestRefusedTokenEndsTheRequest: a token that NetSuite gave and does not take is replaced once, and no third is asked
+// for.
 func TestRefusedTokenEndsTheRequest(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 50)

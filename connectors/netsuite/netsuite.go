@@ -21,7 +21,8 @@ type netSuite struct {
 	pageSize int
 }
 
-// New is the connector for NetSuite. It needs nothing of the installation: each company has an integration record of its own.
+// New is the connector for NetSuite. It needs nothing of the installation: each company has an integration record of
+// its own.
 func New() connector.Connector { return open(time.Now, suiteql.PageSize) }
 
 func open(now func() time.Time, pageSize int) connector.Connector {

@@ -101,7 +101,8 @@ func (f *far) contact(c sim.Contact) string {
 	return id
 }
 
-// TestStatements shows each statement that goes out, in its order: nothing but SELECT, by key, and one request to a page.
+// TestStatements shows each statement that goes out, in its order: nothing but SELECT, by key, and one request to a
+// page.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 2)
@@ -159,8 +160,8 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// TestEachPlaceHasItsRole: one contact at three customers with three roles is one contact and three links, whatever the roles
-// are called, and without any record's date moving a change of one arrives.
+// TestEachPlaceHasItsRole: one contact at three customers with three roles is one contact and three links, whatever the
+// roles are called, and without any record's date moving a change of one arrives.
 func TestEachPlaceHasItsRole(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 50)
@@ -294,8 +295,8 @@ func TestCeilingIsNotReached(t *testing.T) {
 	}
 }
 
-// TestChangesAreNotMissed: a change that is committed later than it says, one behind the key of a pull on its way, and one
-// in the hour that the session's clock repeats.
+// TestChangesAreNotMissed: a change that is committed later than it says, one behind the key of a pull on its way, and
+// one in the hour that the session's clock repeats.
 func TestChangesAreNotMissed(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]sim.Options{"UTC": {}, "SessionTime": {NoUTC: true}, "Far": {NoUTC: true, Zone: time.FixedZone("", 14*3600)},
@@ -328,7 +329,8 @@ func TestChangesAreNotMissed(t *testing.T) {
 	}
 }
 
-// TestDeletionsAreClaims: what deletedrecord says is claimed and not decided; what it does not say, the full listing shows.
+// TestDeletionsAreClaims: what deletedrecord says is claimed and not decided; what it does not say, the full listing
+// shows.
 func TestDeletionsAreClaims(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 50)
@@ -353,8 +355,8 @@ func TestDeletionsAreClaims(t *testing.T) {
 	}
 }
 
-// TestLostPermissionStopsThePull: a table that the role may no longer read ends the pull with what to do, and no End could
-// take what it hides for gone.
+// TestLostPermissionStopsThePull: a table that the role may no longer read ends the pull with what to do, and no End
+// could take what it hides for gone.
 func TestLostPermissionStopsThePull(t *testing.T) {
 	t.Parallel()
 	for table, words := range map[string]string{
@@ -437,8 +439,9 @@ func TestRightsAreKnown(t *testing.T) {
 	}
 }
 
-// TestUnexplainedRefusals: a statement that worked and is refused is a reason to find out once more what may be read. Changed
-// rights begin the listing again, the same rights make it the statement's fault, and nothing goes round for ever.
+// TestUnexplainedRefusals: a statement that worked and is refused is a reason to find out once more what may be read.
+// Changed rights begin the listing again, the same rights make it the statement's fault, and nothing goes round for
+// ever.
 func TestUnexplainedRefusals(t *testing.T) {
 	t.Parallel()
 	setup := func(t *testing.T) (*far, connector.Cursor) {
@@ -568,7 +571,8 @@ func TestNamelessRowIsNotGone(t *testing.T) {
 	}
 }
 
-// TestCallsArePages: a company is read with as many requests as it has pages, and the few that find out what can be read.
+// TestCallsArePages: a company is read with as many requests as it has pages, and the few that find out what can be
+// read.
 func TestCallsArePages(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 100)

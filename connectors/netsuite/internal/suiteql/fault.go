@@ -25,8 +25,8 @@ func throttleWait(r erphttp.Reply) time.Duration {
 	return throttled + rand.N(10*time.Second) //nolint:gosec // jitter
 }
 
-// A fault is what NetSuite said instead of an answer: OH/section_156570709583. It prints nothing of the detail, which may
-// quote a record.
+// A fault is what NetSuite said instead of an answer: OH/section_156570709583. It prints nothing of the detail, which
+// may quote a record.
 type fault struct {
 	status int
 	code   string
@@ -102,7 +102,8 @@ func unexpected(err error) bool {
 	return ok && f.status == http.StatusInternalServerError && f.code == "UNEXPECTED_ERROR"
 }
 
-// judge says what an answer means: nil if it may be read as data. Status comes first, since maintenance answers in HTML.
+// judge says what an answer means: nil if it may be read as data. Status comes first, since maintenance answers in
+// HTML.
 func judge(step string, r erphttp.Reply) error {
 	if r.Status == http.StatusOK {
 		if b := bytes.TrimSpace(r.Body); len(b) == 0 || b[0] != '{' {

@@ -81,8 +81,8 @@ type Key struct {
 	method jwt.SigningMethod
 }
 
-// ParseKey reads a private key in PEM: PKCS#8, PKCS#1 or SEC1. The algorithm follows from the key, of those that NetSuite
-// takes: RSA signs with PSS, a curve with its own hash. The error repeats nothing of the text.
+// ParseKey reads a private key in PEM: PKCS#8, PKCS#1 or SEC1. The algorithm follows from the key, of those that
+// NetSuite takes: RSA signs with PSS, a curve with its own hash. The error repeats nothing of the text.
 func ParseKey(text string) (Key, error) {
 	var parsed any
 	for rest := []byte(text); parsed == nil; {
@@ -124,8 +124,8 @@ func ParseKey(text string) (Key, error) {
 
 func (k Key) sign(token *jwt.Token) (string, error) { return token.SignedString(k.signer) }
 
-// CertificateEnds reads when a certificate in PEM ends, and whether it is of the key. NetSuite cuts what is longer than two
-// years: OH/subsect_162755332391.
+// CertificateEnds reads when a certificate in PEM ends, and whether it is of the key. NetSuite cuts what is longer than
+// two years: OH/subsect_162755332391.
 func (k Key) CertificateEnds(text string) (time.Time, error) {
 	block, _ := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" {
@@ -260,8 +260,9 @@ func hostUnknown(err error) error {
 	return &told
 }
 
-// tokenError says what a refused token request means: OH/subsect_158521832417. NetSuite gives one answer for several causes,
-// so the hint says which can be left out. Five refusals lock the user for half an hour, so none is tried again by itself.
+// tokenError says what a refused token request means: OH/subsect_158521832417. NetSuite gives one answer for several
+// causes, so the hint says which can be left out. Five refusals lock the user for half an hour, so none is tried again
+// by itself.
 func tokenError(a connector.Account, c connector.Credentials, r erphttp.Reply, refusal string, clock *Clock) error {
 	e := &connector.Error{Kind: connector.Denied, Step: tokenStep, Message: strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, refusal))}
 	switch {

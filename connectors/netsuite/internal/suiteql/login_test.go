@@ -27,8 +27,8 @@ func block(t *testing.T, kind string, der []byte, err error) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// TestKeys: the algorithm is the key's, PSS or a curve's, and what cannot sign so is refused with a reason that repeats none
-// of it.
+// TestKeys: the algorithm is the key's, PSS or a curve's, and what cannot sign so is refused with a reason that repeats
+// none of it.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)

@@ -71,8 +71,8 @@ func begin(p connector.Pull) (cursor, error) {
 }
 
 // Pull lists customers, contacts and relations by key: what changed by the ERP's clock, or everything; relations in any
-// case, since nothing dates them. Offsets are not used: rows move under them, and beyond 100,000 they are cut off silently.
-// A page is one request. The first ones ask for the time and for what the login may read, and hold no row.
+// case, since nothing dates them. Offsets are not used: rows move under them, and beyond 100,000 they are cut off
+// silently. A page is one request. The first ones ask for the time and for what the login may read, and hold no row.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -121,8 +121,8 @@ func (s *Source) page(ctx context.Context, c *cursor) (connector.Page, error) {
 	return page, nil
 }
 
-// start reads the clock. The watermark is NetSuite's own time before the first row was read, and never the highest stamp
-// seen: a row edited behind the key would be lost.
+// start reads the clock. The watermark is NetSuite's own time before the first row was read, and never the highest
+// stamp seen: a row edited behind the key would be lost.
 func (s *Source) start(ctx context.Context, c *cursor) error {
 	now, err := s.serverTime(ctx)
 	if err != nil {

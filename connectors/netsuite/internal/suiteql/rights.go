@@ -12,8 +12,8 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 )
 
-// lacks are the tables, and the columns as table.column, that a login cannot read, sorted. NetSuite says the same of what is
-// hidden, switched off and misspelt, so they are found by asking.
+// lacks are the tables, and the columns as table.column, that a login cannot read, sorted. NetSuite says the same of
+// what is hidden, switched off and misspelt, so they are found by asking.
 type lacks []string
 
 func (l lacks) has(name string) bool {

@@ -11,8 +11,8 @@ import (
 	"github.com/centime/contactsync/internal/erphttp"
 )
 
-// A cell is a value of a row. NetSuite sends all of them as strings; numbers and booleans are taken for the strings they
-// would be.
+// A cell is a value of a row. NetSuite sends all of them as strings; numbers and booleans are taken for the strings
+// they would be.
 type cell struct{ erphttp.Text }
 
 func (c *cell) UnmarshalJSON(b []byte) error {
@@ -194,8 +194,8 @@ func fillContacts(page *connector.Page, rows []row, l lacks) {
 	}
 }
 
-// customer puts a customer on the page, the contact that its own record is, and the link of the two. That contact is there
-// without an address too.
+// customer puts a customer on the page, the contact that its own record is, and the link of the two. That contact is
+// there without an address too.
 func (r *record) customer(l lacks) {
 	id := r.key.ID
 	code, given, family := r.value("entityid"), r.value("firstname"), r.value("lastname")
@@ -231,8 +231,8 @@ func (r *record) customer(l lacks) {
 	})
 }
 
-// stage reads searchstage, which is text for people and may be translated: what is not known to be a lead or prospect is a
-// customer. Nothing about mail hangs on it.
+// stage reads searchstage, which is text for people and may be translated: what is not known to be a lead or prospect
+// is a customer. Nothing about mail hangs on it.
 func stage(text, parent string) contact.CustomerKind {
 	switch strings.ToLower(strings.TrimSpace(text)) {
 	case "lead":
@@ -246,8 +246,8 @@ func stage(text, parent string) contact.CustomerKind {
 	return contact.Customer
 }
 
-// contact puts a contact on the page, and its place at its main company, without a role. If that is a vendor, nobody holds
-// it.
+// contact puts a contact on the page, and its place at its main company, without a role. If that is a vendor, nobody
+// holds it.
 func (r *record) contact(l lacks) {
 	company := r.cells["company"]
 	main, ok := parseID(company.Value)
@@ -272,8 +272,8 @@ func (r *record) contact(l lacks) {
 // primaryRole is NetSuite's Primary Contact, whatever it is called: OH/article_0113084334.
 const primaryRole = "-10"
 
-// relations puts rows of contacts' places at customers on the page, and moves the place behind them. A contact has one role
-// at a customer at most.
+// relations puts rows of contacts' places at customers on the page, and moves the place behind them. A contact has one
+// role at a customer at most.
 func relations(page *connector.Page, rows []row, at *place) error {
 	for _, r := range rows {
 		rec := &record{row: r, key: connector.Key{Kind: connector.Links}, page: page}

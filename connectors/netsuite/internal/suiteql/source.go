@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// RequestTimeout bounds a request: NetSuite itself gives one 15 minutes (OH/subsect_1559222360), and a page takes seconds.
+	// RequestTimeout bounds a request: NetSuite itself gives one 15 minutes (OH/subsect_1559222360), and a page takes
+	// seconds.
 	RequestTimeout = 120 * time.Second
 	// PageSize is the most rows that an answer holds.
 	PageSize = 1000
@@ -138,8 +139,8 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 	return page, nil
 }
 
-// Customer reads one customer now, with its relations and the contacts at it. A page without the customer: it is gone or
-// hidden.
+// Customer reads one customer now, with its relations and the contacts at it. A page without the customer: it is gone
+// or hidden.
 func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error) {
 	var page connector.Page
 	number, ok := parseID(id)
@@ -238,7 +239,8 @@ func (s *Source) byIDs(ctx context.Context, t *table, ids []int64, page *connect
 	return nil
 }
 
-// ask sends a statement outside a pull. It believes that the login may read all there is, until NetSuite says otherwise.
+// ask sends a statement outside a pull. It believes that the login may read all there is, until NetSuite says
+// otherwise.
 func (s *Source) ask(ctx context.Context, t *table, where string) (answer, error) {
 	s.mu.Lock()
 	known := s.known
