@@ -352,7 +352,7 @@ func (d *Demo) show(ctx context.Context) error {
 		{"contact_directory (who changed last)", `SELECT customer_name, name, email, role, invoice_presentment, active, inactive_reason
 			FROM contact_directory ORDER BY updated_at DESC, customer_contact_id LIMIT 8`},
 		{"recipients (of a customer that changed)", `SELECT communication_type, email, role, stale FROM recipients
-			WHERE email LIKE '%@moved.example' OR email IN ('ada@newcomer.example', 'ada@glass.example') ORDER BY customer_id, communication_type, email LIMIT 8`},
+			WHERE email LIKE '%@moved.example' OR email IN ('ada@newcomer.example', 'ada@glass.example') ORDER BY customer_id, communication_type, email LIMIT 12`},
 	} {
 		fmt.Fprintf(d.Out, "%s\n", view.title)
 		if err := d.table(ctx, view.query); err != nil {

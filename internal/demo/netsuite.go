@@ -155,6 +155,9 @@ func first(texts ...string) string {
 	return ""
 }
 
+// gone are the reasons of a record that the ERP has no more; its places went with it.
+const gone = `('erp_deleted', 'erp_merged', 'erp_absent')`
+
 // heldSuite reads the same fields of one connection from Postgres.
 func heldSuite(ctx context.Context, db *sql.DB, account string) (suite, error) {
 	var out suite
@@ -172,7 +175,8 @@ func heldSuite(ctx context.Context, db *sql.DB, account string) (suite, error) {
 					WHERE p.tenant_id = co.tenant_id AND p.contact_id = co.id), '{}')
 			FROM contactsync.connections n JOIN contactsync.contacts co ON co.tenant_id = n.tenant_id AND co.connection_id = n.id
 			WHERE n.account = $1 AND co.origin = 'erp'`},
-		{&out.links, `SELECT cu.erp_id || '/' || co.erp_id, json_build_object('active', cc.active::text, 'erp_role_key', coalesce(cc.erp_role_key, ''),
+		{&out.links, `SELECT cu.erp_id || '/' || co.erp_id, json_build_object('active',
+				(cc.active AND coalesce(cu.inactive_reason, '') NOT IN ` + gone + ` AND coalesce(co.inactive_reason, '') NOT IN ` + gone + `)::text, 'erp_role_key', coalesce(cc.erp_role_key, ''),
 				'erp_role', coalesce(m.erp_role_name, '')), '{}'
 			FROM contactsync.connections n JOIN contactsync.customer_contacts cc ON cc.tenant_id = n.tenant_id AND cc.connection_id = n.id
 			JOIN contactsync.customers cu ON cu.tenant_id = n.tenant_id AND cu.id = cc.customer_id

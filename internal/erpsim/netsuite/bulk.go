@@ -147,7 +147,11 @@ func (m *maker) attach(company, contact string) {
 	l.contact, _ = number(contact)
 	m.links = append(m.links, l)
 	c, _ := m.a.tables[customers].find(l.company, 0).(*Customer)
-	if c != nil && c.Contact == "" && (l.Role == Primary || m.Chance(2)) { // now and then it disagrees with the role
+	switch {
+	case c == nil:
+	case c.Contact != "" && l.Role == Primary && !m.Chance(3): // now and then there are two
+		l.Role = ""
+	case c.Contact == "" && (l.Role == Primary || m.Chance(2)): // and the form names another than the role
 		changed := *c
 		changed.Contact = contact
 		m.a.tables[customers].put(&changed)
