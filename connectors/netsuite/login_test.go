@@ -93,7 +93,7 @@ func TestRefusedLoginsSayWhy(t *testing.T) {
 			says: "client_id is not that of an enabled integration", logins: 1},
 		"Ended": {before: func(f *far) { f.Pass(3 * 365 * 24 * time.Hour) }, kind: connector.Denied, says: "certificate ended on 2028-"},
 		"EndedUnknown": {before: func(f *far) { f.account.EndCertificates() }, change: func(c *connector.Credentials) { c.Certificate = "" },
-			kind: connector.Denied, noTrial: true, says: "its end is not known here and the clock is right", logins: 1},
+			kind: connector.Denied, noTrial: true, says: "the certificate's end is not known here and the clock is right", logins: 1},
 		"Revoked": {before: func(f *far) { f.account.Revoke() }, kind: connector.Denied, noTrial: true,
 			says: "the certificate lasts until 2028-", logins: 1},
 		"Sandbox": {before: func(f *far) { f.account.Revoke() }, kind: connector.Denied, noTrial: true,

@@ -32,9 +32,9 @@ func open(now func() time.Time, pageSize int) connector.Connector {
 func (netSuite) Name() string  { return Name }
 func (netSuite) Label() string { return "NetSuite" }
 
-// LongestRequest: a token, by two clocks, a request, a new token, the request again.
+// LongestRequest: a token, a request, a new token, the request again.
 func (netSuite) LongestRequest() time.Duration {
-	return 2 * (2*suiteql.TokenTimeout + suiteql.RequestTimeout)
+	return 2 * (suiteql.TokenTimeout + suiteql.RequestTimeout)
 }
 
 // Limits: an account has five places or a few more for all its integrations together, and the others need room.
@@ -44,8 +44,8 @@ var properAccount = regexp.MustCompile(`^[A-Z0-9]+(_[A-Z0-9]+)?$`)
 
 func (netSuite) Validate(account string, c connector.Credentials) error {
 	if !properAccount.MatchString(account) {
-		return errors.New("account: a NetSuite account id is capital letters and digits, with an underscore before what follows it " +
-			"in a sandbox, such as 1234567 or 1234567_SB1; it is no address")
+		return errors.New("account: a NetSuite account id is capital letters and digits, with an underscore before " +
+			"what follows it in a sandbox, such as 1234567 or 1234567_SB1; it is no address")
 	}
 	if err := foreign(c); err != nil {
 		return fmt.Errorf("credentials: %w", err)
@@ -77,8 +77,8 @@ func (netSuite) Validate(account string, c connector.Credentials) error {
 
 // foreign refuses what belongs to another way of logging in, with the reason.
 func foreign(c connector.Credentials) error {
-	const setUp = "set up a certificate in NetSuite under Setup > Integration > OAuth 2.0 Client Credentials (M2M) Setup, and give " +
-		"client_id, certificate_id and private_key"
+	const setUp = "set up a certificate in NetSuite under Setup > Integration > OAuth 2.0 Client Credentials (M2M) " +
+		"Setup, and give client_id, certificate_id and private_key"
 	if c.RefreshToken != "" {
 		return errors.New("refresh_token is of a login that a person renews every few days: " + setUp)
 	}
@@ -89,14 +89,16 @@ func foreign(c connector.Credentials) error {
 		case plain == "clientsecret":
 			return errors.New("client_secret is of a login in which a person takes part: " + setUp)
 		case plain == "alg", plain == "algorithm":
-			return errors.New("the algorithm cannot be chosen: it is PS256 for an RSA key and ES256, ES384 or ES512 for an EC key, since " +
-				"NetSuite no longer takes RS256, RS384 and RS512 (RSA with PKCS#1 v1.5)")
+			return errors.New("the algorithm cannot be chosen: it is PS256 for an RSA key and ES256, ES384 or ES512 for " +
+				"an EC key, since NetSuite no longer takes RS256, RS384 and RS512 (RSA with PKCS#1 v1.5)")
 		}
 	}
 	return nil
 }
 
-func (n netSuite) Renew(ctx context.Context, a connector.Account, c connector.Credentials) (connector.Credentials, error) {
+func (n netSuite) Renew(
+	ctx context.Context, a connector.Account, c connector.Credentials,
+) (connector.Credentials, error) {
 	renewed, err := suiteql.Renew(ctx, a, c, n.clock)
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("netsuite: %w", err)

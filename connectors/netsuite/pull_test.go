@@ -571,6 +571,29 @@ func TestNamelessRowIsNotGone(t *testing.T) {
 	}
 }
 
+// TestLookupLeavesOutWhatIsHidden: a look-up in an account that hides columns finds its records, asks for the missing ones
+// once, and takes nothing hidden for bad.
+func TestLookupLeavesOutWhatIsHidden(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{NoUTC: true, ColumnFault: sim.ColumnUnexpected}, 50)
+	f.account.Deny("customer.fax", "contact.title")
+	keys := []connector.Key{
+		{Kind: connector.Customers, ID: f.customer(sim.Customer{CompanyName: "Kelp"})},
+		{Kind: connector.Contacts, ID: f.contact(sim.Contact{FirstName: "Ann"})},
+	}
+	source := f.Open(nil)
+	for range 2 {
+		page, err := source.Lookup(t.Context(), keys)
+		if err != nil || len(page.Customers) != 1 || len(page.Contacts) != 2 || len(page.Bad) > 0 {
+			t.Errorf("%+v, %v", page, err)
+		}
+	}
+	asked := len(f.statements())
+	if _, err := source.Lookup(t.Context(), keys); err != nil || len(f.statements()) != asked+2 {
+		t.Errorf("%d requests for the third look-up: %v", len(f.statements())-asked, err)
+	}
+}
+
 // TestCallsArePages: a company is read with as many requests as it has pages, and the few that find out what can be
 // read.
 func TestCallsArePages(t *testing.T) {
@@ -579,6 +602,9 @@ func TestCallsArePages(t *testing.T) {
 	f.account.BulkLoad(950, 1730, 7)
 	got := f.mustPull(connector.Pull{})
 	f.calls(got, 100)
+	if f.sim.Peak() != 1 || f.erp.Limits().AtOnce != 1 {
+		t.Errorf("%d requests at once, %d allowed: other integrations of the account need room", f.sim.Peak(), f.erp.Limits().AtOnce)
+	}
 }
 
 // calls compares the requests of a full pull with what its rows demand.

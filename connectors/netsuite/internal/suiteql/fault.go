@@ -124,8 +124,9 @@ func judge(step string, r erphttp.Reply) error {
 		e.Kind, e.RetryAfter = connector.Throttled, throttleWait(r)
 	case r.Status == http.StatusUnauthorized:
 		e.Kind, e.NoTrial = connector.Denied, true
-		e.Hint = "NetSuite gives a token and does not take it. Look into Setup > Users/Roles > View Login Audit Trail: " +
-			"mostly the user or the role is inactive, or the role lacks Log in using OAuth 2.0 Access Tokens (tab Setup, level Full)."
+		e.Hint = "NetSuite gives a token and does not take it. Look into Setup > Users/Roles > View Login Audit " +
+			"Trail: mostly the user or the role is inactive, or the role lacks Log in using OAuth 2.0 Access Tokens or " +
+			"REST Web Services (tab Setup, level Full)."
 	case r.Status == http.StatusForbidden:
 		e.Kind, e.Hint = connector.Denied, permissionHint(f.detail)
 	case r.Status == http.StatusNotFound:
@@ -137,8 +138,8 @@ func judge(step string, r erphttp.Reply) error {
 		e.Kind = connector.Transient
 	default:
 		e.Kind = connector.Rejected
-		e.Hint = "This is a fault of the program, of the setting api_url, or of what the role may read: " +
-			"`syncctl connection check` tells the last; else report it with the time of the run."
+		e.Hint = "This is a fault of the program, of the setting api_url, or of what the role may read: `syncctl " +
+			"connection check` tells the last; else report it with the time of the run."
 	}
 	return &judged{e, f}
 }
@@ -152,8 +153,8 @@ type judged struct {
 func (j *judged) Error() string   { return j.told.Error() }
 func (j *judged) Unwrap() []error { return []error{j.told, j.fault} }
 
-const checkAccount = "Check the account id: it is part of the host's name, and stands in NetSuite under Setup > Company > " +
-	"Company Information."
+const checkAccount = "Check the account id: it is part of the host's name, and stands in NetSuite under Setup > " +
+	"Company > Company Information."
 
 // permissionHint names the permission that a refusal names, if it is one of those that this connector needs.
 func permissionHint(detail string) string {
@@ -163,11 +164,12 @@ func permissionHint(detail string) string {
 		{"Contacts", "Lists", "View"},
 	} {
 		if strings.Contains(detail, p.name) {
-			return fmt.Sprintf("In NetSuite, give the integration's role the permission %s (tab %s, level %s).", p.name, p.tab, p.level)
+			return fmt.Sprintf("In NetSuite, give the integration's role the permission %s (tab %s, level %s).",
+				p.name, p.tab, p.level)
 		}
 	}
-	return "In NetSuite, give the integration's role the permissions REST Web Services (tab Setup, level Full), Log in using OAuth 2.0 " +
-		"Access Tokens (Setup, Full) and SuiteAnalytics Workbook (Reports, Edit)."
+	return "In NetSuite, give the integration's role the permissions REST Web Services (tab Setup, level Full), " +
+		"Log in using OAuth 2.0 Access Tokens (Setup, Full) and SuiteAnalytics Workbook (Reports, Edit)."
 }
 
 func unreadable(step string) error {

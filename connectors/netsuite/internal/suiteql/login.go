@@ -32,6 +32,7 @@ const (
 
 	tokenPath     = services + "auth/oauth2/v1/token"
 	tokenStep     = "log in"
+	formType      = "application/x-www-form-urlencoded"
 	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 	// assertionLives is far below the hour that NetSuite allows: OH/section_162790605110.
 	assertionLives = 5 * time.Minute
@@ -114,12 +115,15 @@ func ParseKey(text string) (Key, error) {
 		}
 		return key, nil
 	case *ecdsa.PrivateKey:
-		methods := map[int]jwt.SigningMethod{256: jwt.SigningMethodES256, 384: jwt.SigningMethodES384, 521: jwt.SigningMethodES512}
+		methods := map[int]jwt.SigningMethod{
+			256: jwt.SigningMethodES256, 384: jwt.SigningMethodES384, 521: jwt.SigningMethodES512,
+		}
 		if method := methods[k.Curve.Params().BitSize]; method != nil {
 			return Key{k, method}, nil
 		}
 	}
-	return Key{}, errors.New("is of a kind that NetSuite does not take: use RSA of 3072 or 4096 bits, or EC P-256, P-384 or P-521")
+	return Key{}, errors.New("is of a kind that NetSuite does not take: use RSA of 3072 or 4096 bits, or EC P-256, " +
+		"P-384 or P-521")
 }
 
 func (k Key) sign(token *jwt.Token) (string, error) { return token.SignedString(k.signer) }
@@ -146,7 +150,9 @@ func (k Key) CertificateEnds(text string) (time.Time, error) {
 }
 
 // Renew logs in with a signed assertion, a fresh one each time. There is no refresh token.
-func Renew(ctx context.Context, a connector.Account, c connector.Credentials, clock *Clock) (connector.Credentials, error) {
+func Renew(
+	ctx context.Context, a connector.Account, c connector.Credentials, clock *Clock,
+) (connector.Credentials, error) {
 	key, err := ParseKey(c.PrivateKey)
 	if err != nil {
 		return connector.Credentials{}, denied("the private key "+err.Error(), setUpAgain)
@@ -171,7 +177,7 @@ func Renew(ctx context.Context, a connector.Account, c connector.Credentials, cl
 		if err != nil {
 			return connector.Credentials{}, err
 		}
-		reply, err := client.Do(ctx, tokenStep, http.MethodPost, address, "application/x-www-form-urlencoded", []byte(form), "")
+		reply, err := client.Do(ctx, tokenStep, http.MethodPost, address, formType, []byte(form), "")
 		if errors.Is(err, erphttp.ErrNoHost) && a.APIURL == "" && a.TokenURL == "" {
 			return connector.Credentials{}, hostUnknown(err)
 		}
@@ -227,8 +233,8 @@ const (
 	invalidGrant  = "invalid_grant"
 	invalidClient = "invalid_client"
 
-	setUpAgain = "Make a new certificate for the integration in NetSuite under Setup > Integration > OAuth 2.0 Client Credentials " +
-		"(M2M) Setup, then store it: syncctl connection credentials."
+	setUpAgain = "Make a new certificate for the integration in NetSuite under Setup > Integration > OAuth 2.0 " +
+		"Client Credentials (M2M) Setup, then store it: syncctl connection credentials."
 )
 
 // refused is the error's name of a refused token request, one that is known; else empty.
@@ -256,7 +262,7 @@ func hostUnknown(err error) error {
 		return err
 	}
 	told := *e
-	told.Hint = "If this account was never reached: its id is wrong. " + checkAccount + " Else look at this machine's DNS."
+	told.Hint = "If this account was never reached, its id is wrong. " + checkAccount + " Else look at this machine's DNS."
 	return &told
 }
 
@@ -264,7 +270,8 @@ func hostUnknown(err error) error {
 // causes, so the hint says which can be left out. Five refusals lock the user for half an hour, so none is tried again
 // by itself.
 func tokenError(a connector.Account, c connector.Credentials, r erphttp.Reply, refusal string, clock *Clock) error {
-	e := &connector.Error{Kind: connector.Denied, Step: tokenStep, Message: strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, refusal))}
+	message := strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, refusal))
+	e := &connector.Error{Kind: connector.Denied, Step: tokenStep, Message: message}
 	switch {
 	case r.Status == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter = connector.Throttled, throttleWait(r)
@@ -272,25 +279,28 @@ func tokenError(a connector.Account, c connector.Credentials, r erphttp.Reply, r
 	case r.Status == http.StatusNotFound:
 		e.Hint = checkAccount
 		return e
-	case r.Status >= http.StatusInternalServerError, r.Status < http.StatusBadRequest, r.Status == http.StatusRequestTimeout:
+	case r.Status >= http.StatusInternalServerError, r.Status < http.StatusBadRequest,
+		r.Status == http.StatusRequestTimeout:
 		e.Kind = connector.Transient
 		return e
 	}
 	e.NoTrial = true
 	switch refusal {
 	case invalidClient:
-		e.Hint = "client_id is not that of an enabled integration record of this account: compare it in Setup > Integration > Manage Integrations."
+		e.Hint = "client_id is not that of an enabled integration record of this account: compare it in Setup > " +
+			"Integration > Manage Integrations."
 	case "unauthorized_client":
-		e.Hint = "The integration record does not allow it: tick Client Credentials (Machine to Machine) Grant in Setup > Integration > " +
-			"Manage Integrations."
+		e.Hint = "The integration record does not allow it: tick Client Credentials (Machine to Machine) Grant in " +
+			"Setup > Integration > Manage Integrations."
 	case "invalid_scope":
-		e.Hint = "The integration record lacks the scope REST Web Services: tick it in Setup > Integration > Manage Integrations."
+		e.Hint = "The integration record lacks the scope REST Web Services: tick it in Setup > Integration > Manage " +
+			"Integrations."
 	case invalidGrant:
 		e.Hint = grantHint(c, clock)
 	default:
 		e.Hint = "The request itself was refused: check the setting token_url, else report it with the time."
 	}
-	if account, environment, _ := strings.Cut(a.ID, "_"); account != "" && strings.HasPrefix(environment, "SB") && refusal != "" {
+	if _, environment, _ := strings.Cut(a.ID, "_"); strings.HasPrefix(environment, "SB") && refusal != "" {
 		e.Hint += " A refresh of a sandbox removes the set-up: then make it again."
 	}
 	return e
@@ -298,14 +308,14 @@ func tokenError(a connector.Account, c connector.Credentials, r erphttp.Reply, r
 
 // grantHint tells what was found right here, and so what is left.
 func grantHint(c connector.Credentials, clock *Clock) string {
-	end := "its end is not known here"
+	end := "the certificate's end is not known here"
 	if c.CertificateEndsAt != nil {
 		end = "the certificate lasts until " + c.CertificateEndsAt.UTC().Format(time.DateOnly)
 	}
-	time := "the clock is right"
+	ours := "the clock is right"
 	clock.mu.Lock()
 	if clock.off.Abs() >= skewed {
-		time = "the clock was corrected"
+		ours = "the clock was corrected"
 	}
 	clock.mu.Unlock()
 	left := "certificate_id is wrong, the certificate was revoked or is that of another key"
@@ -313,5 +323,6 @@ func grantHint(c connector.Credentials, clock *Clock) string {
 		left = "certificate_id is wrong, the certificate has ended, was revoked or is that of another key"
 	}
 	return fmt.Sprintf("The private key can be read, %s and %s, so it is one of: %s, or its user or role is inactive. "+
-		"Compare with Setup > Integration > OAuth 2.0 Client Credentials (M2M) Setup, then syncctl connection credentials.", end, time, left)
+		"Compare with Setup > Integration > OAuth 2.0 Client Credentials (M2M) Setup, then syncctl connection "+
+		"credentials.", end, ours, left)
 }

@@ -58,7 +58,7 @@ func begin(p connector.Pull) (cursor, error) {
 	err := json.Unmarshal([]byte(text), &c)
 	sound := c.Table >= 0 && c.Table < len(tables) && c.Last >= 0 && c.Contact >= 0 &&
 		(c.Probe == nil || c.Probe.Table >= 0 && c.Probe.Table < len(tables) && c.Probe.Column >= 0 &&
-			c.Probe.Column-2 < len(tables[c.Probe.Table].columns))
+			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional())))
 	if err != nil || c.Version != cursorVersion || !sound {
 		return cursor{}, expired("it is of another version")
 	}

@@ -74,7 +74,8 @@ func (l lacks) rights() []connector.Right {
 			}
 			all = append(all, connector.Right{
 				Name: "the field " + field,
-				Fix:  "Nothing, unless its values are missed: then show the field to the integration's role, or switch its feature on.",
+				Fix: "Nothing, unless its values are missed: then show the field to the integration's role, or switch its " +
+					"feature on.",
 			})
 		}
 	}
@@ -104,12 +105,7 @@ type probing struct {
 // probe sends the next request of a search, and moves it on. now is NetSuite's time.
 func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) (lacks, error) {
 	t := tables[p.Table]
-	var optional []string
-	for _, c := range t.columns {
-		if c.optional {
-			optional = append(optional, t.of(c.name))
-		}
-	}
+	optional := t.optional()
 	without := lacks{}
 	switch {
 	case p.Column == 1:

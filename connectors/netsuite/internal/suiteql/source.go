@@ -55,7 +55,9 @@ func Open(a connector.Account, clock *Clock, pageSize int) *Source {
 	}
 	return &Source{account: a, base: base(a), clock: clock, pageSize: pageSize, http: erphttp.New(a, RequestTimeout,
 		// Without the header a statement is refused: OH/section_157909186990.
-		erphttp.Read{Method: http.MethodPost, Path: ends(queryPath), Body: selects, Header: map[string]string{"Prefer": "transient"}},
+		erphttp.Read{
+			Method: http.MethodPost, Path: ends(queryPath), Body: selects, Header: map[string]string{"Prefer": "transient"},
+		},
 		erphttp.Read{Method: http.MethodGet, Path: ends(timePath)},
 	)}
 }
@@ -88,7 +90,8 @@ func (s *Source) Check(ctx context.Context) (connector.Check, error) {
 	}
 	check := connector.Check{Account: s.account.ID, Company: "NetSuite account " + s.account.ID}
 	if off := s.clock.Now().Sub(now).Round(time.Second); off.Abs() >= skewed {
-		check.Notes = append(check.Notes, fmt.Sprintf("This machine's clock and NetSuite's are %s apart: correct this machine's, "+
+		check.Notes = append(check.Notes, fmt.Sprintf("This machine's clock and NetSuite's are %s apart: "+
+			"correct this machine's, "+
 			"since logins depend on it.", off.Abs()))
 	}
 	l, err := s.probeAll(ctx, now)
@@ -152,7 +155,7 @@ func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error
 	}
 	var at place
 	for more := true; more; {
-		a, err := s.ask(ctx, relationTable, fmt.Sprintf("r.company = %d AND r.contact > %d", number, at.contact))
+		a, _, err := s.ask(ctx, relationTable, fmt.Sprintf("r.company = %d AND r.contact > %d", number, at.contact))
 		if err != nil {
 			return connector.Page{}, err
 		}
@@ -184,7 +187,7 @@ func (s *Source) mainContacts(ctx context.Context, customer int64, page *connect
 	}
 	at := place{}
 	for more := true; more; {
-		a, err := s.ask(ctx, contactTable, fmt.Sprintf("k.company = %d AND k.id > %d", customer, at.last))
+		a, l, err := s.ask(ctx, contactTable, fmt.Sprintf("k.company = %d AND k.id > %d", customer, at.last))
 		if err != nil {
 			return err
 		}
@@ -192,7 +195,7 @@ func (s *Source) mainContacts(ctx context.Context, customer int64, page *connect
 			return err
 		}
 		a.rows = slices.DeleteFunc(a.rows, func(r row) bool { return there[r.text("id")] })
-		contactTable.fill(page, a.rows, lacks{})
+		contactTable.fill(page, a.rows, l)
 		more = a.hasMore
 	}
 	return nil
@@ -212,7 +215,7 @@ func (s *Source) byIDs(ctx context.Context, t *table, ids []int64, page *connect
 		}
 		list.WriteString(strconv.FormatInt(id, 10))
 	}
-	a, err := s.ask(ctx, t, t.alias+".id IN ("+list.String()+")")
+	a, l, err := s.ask(ctx, t, t.alias+".id IN ("+list.String()+")")
 	if err != nil {
 		return err
 	}
@@ -227,7 +230,7 @@ func (s *Source) byIDs(ctx context.Context, t *table, ids []int64, page *connect
 		named[id] = true
 	}
 	a.rows = slices.DeleteFunc(a.rows, func(r row) bool { _, ok := parseID(r.text("id")); return !ok })
-	t.fill(page, a.rows, lacks{})
+	t.fill(page, a.rows, l)
 	for _, id := range ids {
 		// A row without its id is one of these: none of them may be taken for gone.
 		if nameless && !named[id] {
@@ -239,9 +242,9 @@ func (s *Source) byIDs(ctx context.Context, t *table, ids []int64, page *connect
 	return nil
 }
 
-// ask sends a statement outside a pull. It believes that the login may read all there is, until NetSuite says
-// otherwise.
-func (s *Source) ask(ctx context.Context, t *table, where string) (answer, error) {
+// ask sends a statement outside a pull, and says what it had to leave out. It believes that the login may read all there
+// is, until NetSuite says otherwise.
+func (s *Source) ask(ctx context.Context, t *table, where string) (answer, lacks, error) {
 	s.mu.Lock()
 	known := s.known
 	s.mu.Unlock()
@@ -251,15 +254,16 @@ func (s *Source) ask(ctx context.Context, t *table, where string) (answer, error
 	}
 	a, err := s.query(ctx, lookupStep, t.statement(l, where), PageSize)
 	if known != nil || !aboutStatement(err) {
-		return a, err
+		return a, l, err
 	}
 	if l, err = s.probeAll(ctx, s.clock.Now()); err != nil {
-		return answer{}, err
+		return answer{}, l, err
 	}
 	if err := l.denied(); err != nil {
-		return answer{}, err
+		return answer{}, l, err
 	}
-	return s.query(ctx, lookupStep, t.statement(l, where), PageSize)
+	a, err = s.query(ctx, lookupStep, t.statement(l, where), PageSize)
+	return a, l, err
 }
 
 func (s *Source) remember(l lacks) {
@@ -276,7 +280,8 @@ func (s *Source) query(ctx context.Context, step, statement string, limit int) (
 	if err := e.Encode(map[string]string{"q": statement}); err != nil {
 		panic(err) // a string always encodes
 	}
-	reply, err := s.send(ctx, step, http.MethodPost, s.base+queryPath+"?limit="+strconv.Itoa(limit), bytes.TrimSpace(body.Bytes()))
+	address := s.base + queryPath + "?limit=" + strconv.Itoa(limit)
+	reply, err := s.send(ctx, step, http.MethodPost, address, bytes.TrimSpace(body.Bytes()))
 	if err != nil {
 		return answer{}, err
 	}

@@ -60,38 +60,53 @@ var (
 	customerTable = &table{
 		name: "customer", alias: "c", kind: connector.Customers, needed: true, key: []string{"c.id"}, dated: true,
 		columns: slices.Concat(needed("id", "entityid", "email", "isinactive"), optional(
-			"altname", "companyname", "isperson", "firstname", "middlename", "lastname", "title", "altemail", "phone", "altphone",
-			"mobilephone", "homephone", "fax", "url", "parent", "searchstage"), []column{modified("c")}),
+			"altname", "companyname", "isperson", "firstname", "middlename", "lastname", "title", "altemail", "phone",
+			"altphone", "mobilephone", "homephone", "fax", "url", "parent", "searchstage"), []column{modified("c")}),
 		what: "customers", fill: fillCustomers,
-		fix: "In NetSuite, give the integration's role the permission Customers (tab Lists, level View). If it has that, look whether " +
-			"it has SuiteAnalytics Workbook (tab Reports, level Edit) and whether that feature is on.",
+		fix: "In NetSuite, give the integration's role the permission Customers (tab Lists, level View). If it has " +
+			"that, look whether it has SuiteAnalytics Workbook (tab Reports, level Edit) and whether that feature is on.",
 	}
 	contactTable = &table{
 		name: "contact", alias: "k", kind: connector.Contacts, needed: true, key: []string{"k.id"}, dated: true,
 		columns: slices.Concat(needed("id", "entityid", "email", "company", "isinactive"), optional(
-			"firstname", "middlename", "lastname", "title", "altemail", "phone", "officephone", "mobilephone", "homephone", "fax"),
+			"firstname", "middlename", "lastname", "title", "altemail", "phone", "officephone", "mobilephone", "homephone",
+			"fax"),
 			[]column{modified("k")}),
 		what: "contacts", fill: fillContacts,
 		fix: "In NetSuite, give the integration's role the permission Contacts (tab Lists, level View).",
 	}
 	relationTable = &table{
-		name: "companycontactrelationship", alias: "r", kind: connector.Links, needed: true, key: []string{"r.company", "r.contact"},
+		name: "companycontactrelationship", alias: "r", kind: connector.Links, needed: true,
+		key: []string{"r.company", "r.contact"},
 		columns: slices.Concat(needed("company", "contact", "role"), []column{
-			{name: roleName, sql: "BUILTIN.DF(r.role)", optional: true}, {name: primaryContact, sql: "c.contact", optional: true},
+			{name: roleName, sql: "BUILTIN.DF(r.role)", optional: true},
+			{name: primaryContact, sql: "c.contact", optional: true},
 		}),
 		what: "the contacts' places at customers",
 		fix:  "In NetSuite, give the integration's role the permissions Contacts and Customers (tab Lists, level View).",
 	}
 	deletedTable = &table{
-		name: "deletedrecord", alias: "d", key: []string{"d.recordid"}, columns: needed("recordid", "type"), what: "deleted records",
-		fix: "In NetSuite, give the integration's role the permission Deleted Records (tab Setup, level View). Without it a deletion " +
-			"is found by the next full listing only.",
+		name: "deletedrecord", alias: "d", key: []string{"d.recordid"}, columns: needed("recordid", "type"),
+		what: "deleted records",
+		fix: "In NetSuite, give the integration's role the permission Deleted Records (tab Setup, level View). " +
+			"Without it a deletion is found by the next full listing only.",
 	}
 	tables = []*table{customerTable, contactTable, relationTable, deletedTable}
 )
 
 // of names a column of the table in lacks.
 func (t *table) of(column string) string { return t.name + "." + column }
+
+// optional names the columns that may be lacking.
+func (t *table) optional() []string {
+	var names []string
+	for _, c := range t.columns {
+		if c.optional {
+			names = append(names, t.of(c.name))
+		}
+	}
+	return names
+}
 
 // statement selects what can be read where the condition holds, in the order of the key.
 func (t *table) statement(l lacks, where string) string {
@@ -109,7 +124,8 @@ func (t *table) statement(l lacks, where string) string {
 	if t == relationTable && !l.has(t.of(primaryContact)) {
 		from, where = from+", customer c", customerJoin+" AND "+where
 	}
-	return fmt.Sprintf("SELECT %s FROM %s WHERE %s ORDER BY %s", strings.Join(list, ", "), from, where, strings.Join(t.key, ", "))
+	return fmt.Sprintf("SELECT %s FROM %s WHERE %s ORDER BY %s",
+		strings.Join(list, ", "), from, where, strings.Join(t.key, ", "))
 }
 
 // place is where a listing goes on: behind this key.
@@ -149,7 +165,8 @@ func (t *table) next(l lacks, at place, since *time.Time) string {
 	default:
 		// The coarse condition lets NetSuite use an index.
 		where = append(where, t.alias+".lastmodifieddate >= "+date(since.Add(-anyZone)),
-			fmt.Sprintf("SYS_EXTRACT_UTC(%s.lastmodifieddate) >= TO_TIMESTAMP('%s', '%s')", t.alias, since.UTC().Format(stamp), oracleStamp))
+			fmt.Sprintf("SYS_EXTRACT_UTC(%s.lastmodifieddate) >= TO_TIMESTAMP('%s', '%s')",
+				t.alias, since.UTC().Format(stamp), oracleStamp))
 	}
 	// System entities have ids below 0, and are nobody's customers or contacts.
 	return strings.Join(append(where, fmt.Sprintf("%s > %d", t.key[0], at.last)), " AND ")
