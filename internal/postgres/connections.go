@@ -176,9 +176,6 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 		if err != nil {
 			return err
 		}
-		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil {
-			return err
-		}
 		for _, key := range contact.DefaultRoleKeys(n.ERP) {
 			if err := addDefaultRole(ctx, tx, n.Tenant, added.Connection, key, by); err != nil {
 				return fmt.Errorf("default role: %w", err)
@@ -190,6 +187,9 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 		}
 		if err := putCredentials(ctx, tx, n.Tenant, added.Connection, sealed); err != nil {
 			return fmt.Errorf("store credentials: %w", err)
+		}
+		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil { // after the credentials: a refused login is never due
+			return err
 		}
 		if n.Paused {
 			return nil

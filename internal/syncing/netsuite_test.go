@@ -179,6 +179,17 @@ func TestOneOfManyIsRefused(t *testing.T) {
 	if n.failedLogins() != 1 {
 		t.Errorf("%d failed logins", n.failedLogins())
 	}
+
+	// Connected again, it is due again.
+	n.value(`UPDATE contactsync.connections SET next_due_at = NULL RETURNING id`)
+	_, err := n.store.AddConnection(n.ctx, postgres.NewConnection{
+		Tenant: n.tenant, ERP: netsuite.Name, Account: "1234567", Name: "Kelp", Schedule: "@every 1h", Settings: settings.Map{"api_url": n.url},
+		Seal: n.seal,
+	}, ops)
+	n.must(err)
+	if n.value(`SELECT next_due_at IS NOT NULL FROM contactsync.connections`) != "true" {
+		t.Error("connected again, it is never due")
+	}
 }
 
 // TestRefusalsOfCompaniesPauseNoERP: many companies whose logins are refused are their own affair. The other connections' schedule
@@ -219,6 +230,10 @@ func TestNetSuiteRoles(t *testing.T) {
 		n.must(err)
 		n.must(n.account.Attach(kelp, id, role))
 		people = append(people, id)
+	}
+	vendor := n.account.JoinOther("Rope & Co")
+	for _, id := range people[:2] {
+		n.must(n.account.Attach(vendor, id, sim.Primary)) // a disagreement at a vendor is none of ours
 	}
 	n.work()
 	got := map[string]string{}
