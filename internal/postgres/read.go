@@ -50,6 +50,13 @@ var (
 		LEFT JOIN customer_contacts cc ON i.kind = 'link' AND cc.tenant_id = i.tenant_id AND cc.id = i.entity_id
 		LEFT JOIN contacts lc ON lc.tenant_id = cc.tenant_id AND lc.id = cc.contact_id
 		WHERE h.state = 'open'`, "hold_id, kind, name"}
+	// LeftBare are the customers that a run left without a recipient, those that are active first; why is as it is now.
+	LeftBare = Listing{`
+		SELECT b.tenant_id, b.run_id, b.customer_id, c.erp_id AS customer_erp_id, c.name AS customer_name, b.communication_type, c.active,
+			coalesce(w.why, 'has a recipient again') AS why
+		FROM left_bare b JOIN customers c ON c.tenant_id = b.tenant_id AND c.id = b.customer_id
+		LEFT JOIN customers_without_recipient w ON w.tenant_id = b.tenant_id AND w.customer_id = b.customer_id
+			AND w.communication_type = b.communication_type`, "run_id, active DESC, customer_name, customer_id, communication_type"}
 	Points = Listing{`
 		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day, last_day FROM contact_points`,
 		"contact_id, kind, field, place"}
@@ -133,6 +140,7 @@ type RunState struct {
 	WithIssue  int64      `db:"with_issue"`
 	Gone       int64      `db:"deactivated"`
 	Held       int64      `db:"held"`
+	LeftBare   int64      `db:"left_bare"`
 	Calls      int64      `db:"erp_calls"`
 	Claims     int64      `db:"fencing"`
 	ErrorKind  *string    `db:"error_kind"`
@@ -162,7 +170,7 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		return notFound(tx.GetContext(ctx, &r, `
 			SELECT r.id, r.connection_id, n.name, n.erp, r.mode, r.status, r.read, r.created, r.updated, r.unchanged, r.ignored, r.refused, r.with_issue,
-				r.deactivated, r.held, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
+				r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
 				now() AS now, n.state
 			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
 	})
