@@ -97,6 +97,8 @@ func (c roleSetCmd) Run(a *app) error {
 type contactCmds struct {
 	List contactListCmd `cmd:"" help:"List contacts at customers."`
 	Show contactShowCmd `cmd:"" help:"Show a contact: its places, points and mail."`
+
+	Erase contactEraseCmd `cmd:"" help:"Erase one person for good; no sync brings them back."`
 }
 
 type contactListCmd struct {

@@ -13,17 +13,17 @@ import (
 
 // Hold is a connection's list of what would go and stays until a person decides.
 type Hold struct {
-	ID           int64      `db:"id"`
-	Tenant       int64      `db:"tenant_id"`
-	Connection   int64      `db:"connection_id"`
-	Name         string     `db:"name"`             // of the connection
-	Connected    string     `db:"connection_state"` // state of the connection
-	State        string     `db:"state"`
-	DecidedBy    *string    `db:"decided_by"`
-	DecidedAt    *time.Time `db:"decided_at"`
-	Run          int64      `db:"run_id"`     // the last one that carries, or carried, it out; 0: none
-	RunStatus    string     `db:"run_status"` // of that
-	CustomerRows int64      `db:"customer_contacts"`
+	ID         int64      `db:"id"`
+	Tenant     int64      `db:"tenant_id"`
+	Connection int64      `db:"connection_id"`
+	Name       string     `db:"name"`             // of the connection
+	Connected  string     `db:"connection_state"` // state of the connection
+	State      string     `db:"state"`
+	DecidedBy  *string    `db:"decided_by"`
+	DecidedAt  *time.Time `db:"decided_at"`
+	Run        int64      `db:"run_id"`            // the last one that carries, or carried, it out; 0: none
+	RunStatus  string     `db:"run_status"`        // of that
+	Contacts   int64      `db:"customer_contacts"` // that wait, or that a rejection keeps
 }
 
 // decision names who decided a hold and when.
@@ -46,10 +46,13 @@ var ErrDecided = errors.New("the hold is decided already")
 
 const readHold = `
 	SELECT h.id, h.tenant_id, h.connection_id, n.name, n.state AS connection_state, h.state, h.decided_by, h.decided_at,
-		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status, (
-			SELECT count(DISTINCT l.id) FROM hold_items i JOIN customer_contacts l ON l.tenant_id = i.tenant_id AND l.origin = 'erp'
-				AND CASE i.kind WHEN 'customer' THEN l.customer_id WHEN 'contact' THEN l.contact_id ELSE l.id END = i.entity_id
-			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL) AS customer_contacts
+		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status, (SELECT count(*) FROM (
+			SELECT l.id FROM hold_items i JOIN customer_contacts l ON l.tenant_id = i.tenant_id AND l.customer_id = i.entity_id AND l.origin = 'erp'
+			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'customer'
+			UNION SELECT l.id FROM hold_items i JOIN customer_contacts l ON l.tenant_id = i.tenant_id AND l.contact_id = i.entity_id AND l.origin = 'erp'
+			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'contact'
+			UNION SELECT i.entity_id FROM hold_items i
+			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'link') AS place) AS customer_contacts
 	FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 	LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true
 	WHERE h.id = $1`
@@ -331,4 +334,82 @@ func carryOut(ctx context.Context, tx *sqlx.Tx, step Step) error {
 		return fmt.Errorf("settle items: %w", err)
 	}
 	return closeEmptied(ctx, tx, step)
+}
+
+// HoldItems are what a hold holds or held, a row for each customer contact: record, reason and evidence, what became of it, and which
+// mail it gets now. Of thousands of rows only those asked for are worked out.
+func (s *Store) HoldItems(ctx context.Context, h Hold, limit, offset int) (Rows, error) {
+	var rows Rows
+	err := s.in(ctx, asOps, h.Tenant, func(tx *sqlx.Tx) (err error) {
+		rows, err = readRows(ctx, tx, `
+			WITH item AS (SELECT * FROM hold_items WHERE tenant_id = $1 AND hold_id = $2), place AS ( -- by kind, each by its own index
+				SELECT i.*, l.id, l.customer_id, l.contact_id FROM item i
+				LEFT JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.entity_id AND l.origin = 'erp' WHERE i.kind = 'customer'
+				UNION ALL SELECT i.*, l.id, l.customer_id, l.contact_id FROM item i
+				LEFT JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = i.entity_id AND l.origin = 'erp' WHERE i.kind = 'contact'
+				UNION ALL SELECT i.*, l.id, l.customer_id, l.contact_id FROM item i
+				LEFT JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id WHERE i.kind = 'link'
+			), shown AS (
+				SELECT p.*, cu.name AS customer_name, cu.erp_id AS customer_erp_id, co.name AS contact_name, co.erp_id AS contact_erp_id
+				FROM place p
+				LEFT JOIN customers cu ON cu.tenant_id = $1 AND cu.id = coalesce(p.customer_id, CASE p.kind WHEN 'customer' THEN p.entity_id END)
+				LEFT JOIN contacts co ON co.tenant_id = $1 AND co.id = coalesce(p.contact_id, CASE p.kind WHEN 'contact' THEN p.entity_id END)
+				ORDER BY p.left_at IS NOT NULL, cu.name, cu.id, co.name, p.id, p.kind LIMIT nullif($3, 0) OFFSET $4
+			)
+			SELECT s.customer_id, s.customer_erp_id, s.customer_name, s.contact_id, s.contact_erp_id, s.contact_name, s.id AS customer_contact_id,
+				s.kind AS record_kind, CASE s.kind WHEN 'customer' THEN s.customer_erp_id WHEN 'contact' THEN s.contact_erp_id
+					ELSE s.customer_erp_id || '/' || s.contact_erp_id END AS record_erp_id,
+				s.reason, s.evidence, s.added_by_run AS added_by_run_id, s.added_at,
+				CASE WHEN s.left_at IS NOT NULL THEN 'left' WHEN s.applied_by_run IS NOT NULL THEN 'let go' WHEN h.state = 'rejected' THEN 'kept' ELSE 'held' END AS now,
+				coalesce(s.left_by_run, s.applied_by_run) AS settled_by_run_id, s.left_at,
+				(SELECT string_agg(r.communication_type || ': ' || r.email, ', ' ORDER BY r.communication_type, r.email) FROM recipients r
+					WHERE r.tenant_id = $1 AND r.customer_id = s.customer_id AND r.contact_id = s.contact_id) AS mail
+			FROM shown s JOIN holds h ON h.tenant_id = $1 AND h.id = $2
+			ORDER BY s.left_at IS NOT NULL, s.customer_name, s.customer_id, s.contact_name, s.id, s.kind`, h.Tenant, h.ID, limit, offset)
+		return err
+	})
+	if err != nil {
+		return Rows{}, fmt.Errorf("hold %d: %w", h.ID, err)
+	}
+	return rows, nil
+}
+
+// HoldCounts counts what a hold holds by what it is, why it is to go, and what became of it.
+func (s *Store) HoldCounts(ctx context.Context, h Hold) (Rows, error) {
+	return s.ofHold(ctx, h, `
+		SELECT i.kind AS record_kind, i.reason, CASE WHEN i.left_at IS NOT NULL THEN 'left' WHEN i.applied_by_run IS NOT NULL THEN 'let go'
+			WHEN h.state = 'rejected' THEN 'kept' ELSE 'held' END AS now, count(*) AS records
+		FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id WHERE h.tenant_id = $1 AND h.id = $2
+		GROUP BY 1, 2, 3 ORDER BY 3, 1, 2`)
+}
+
+// HoldMail counts the mail that stops if all that a hold holds goes: addresses, customers, and the customers left without a recipient.
+func (s *Store) HoldMail(ctx context.Context, h Hold) (Rows, error) {
+	return s.ofHold(ctx, h, `
+		WITH item AS (SELECT kind, entity_id FROM hold_items WHERE tenant_id = $1 AND hold_id = $2 AND left_at IS NULL AND applied_by_run IS NULL),
+		going AS (
+			SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.entity_id WHERE i.kind = 'customer'
+			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = i.entity_id
+				WHERE i.kind = 'contact' AND l.origin = 'erp'
+			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id WHERE i.kind = 'link'
+		), mail AS (
+			SELECT r.communication_type, r.customer_id, r.email, g.customer_id IS NOT NULL AS stops
+			FROM recipients r LEFT JOIN going g ON g.customer_id = r.customer_id AND g.contact_id = r.contact_id
+			WHERE r.tenant_id = $1 AND r.customer_id IN (SELECT customer_id FROM going)
+		)
+		SELECT communication_type, count(*) FILTER (WHERE stops) AS addresses, count(DISTINCT customer_id) FILTER (WHERE stops) AS customers,
+			count(DISTINCT customer_id) - count(DISTINCT customer_id) FILTER (WHERE NOT stops) AS left_without_recipient
+		FROM mail GROUP BY 1 ORDER BY 1`)
+}
+
+func (s *Store) ofHold(ctx context.Context, h Hold, query string) (Rows, error) {
+	var rows Rows
+	err := s.in(ctx, asOps, h.Tenant, func(tx *sqlx.Tx) (err error) {
+		rows, err = readRows(ctx, tx, query, h.Tenant, h.ID)
+		return err
+	})
+	if err != nil {
+		return Rows{}, fmt.Errorf("hold %d: %w", h.ID, err)
+	}
+	return rows, nil
 }

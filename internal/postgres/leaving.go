@@ -28,13 +28,12 @@ func (s *Store) RemoveConnections(ctx context.Context, tenant int64, connections
 	return d, nil
 }
 
-// ConnectionsOf lists a tenant's connections that were not removed, or with removed those that were and not purged.
-func (s *Store) ConnectionsOf(ctx context.Context, tenant int64, removed bool) ([]Connection, error) {
+// ConnectionsOf lists a tenant's connections that were not removed.
+func (s *Store) ConnectionsOf(ctx context.Context, tenant int64) ([]Connection, error) {
 	var ids []int64
 	err := s.in(ctx, asOps, tenant, func(tx *sqlx.Tx) error {
 		ids = nil
-		return tx.SelectContext(ctx, &ids, `SELECT id FROM connections WHERE tenant_id = $1 AND (state = 'removed') = $2 AND purged_at IS NULL ORDER BY id`,
-			tenant, removed)
+		return tx.SelectContext(ctx, &ids, `SELECT id FROM connections WHERE tenant_id = $1 AND state <> 'removed' ORDER BY id`, tenant)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connections of tenant %d: %w", tenant, err)

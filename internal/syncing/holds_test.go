@@ -227,11 +227,11 @@ func TestFailedApprovalIsOpenAgain(t *testing.T) {
 	}
 	w.erp.Before(nil)
 	open := w.hold()
-	if open.State != "open" || open.CustomerRows < 8 {
+	if open.State != "open" || open.Contacts < 8 {
 		t.Fatalf("hold %+v", open)
 	}
-	if r := w.approve(); r.Gone != open.CustomerRows {
-		t.Errorf("deactivated %d, want %d", r.Gone, open.CustomerRows)
+	if r := w.approve(); r.Gone != open.Contacts {
+		t.Errorf("deactivated %d, want %d", r.Gone, open.Contacts)
 	}
 }
 
