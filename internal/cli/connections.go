@@ -92,6 +92,8 @@ func place(tenant, connection int64) credentials.Place {
 type tenantCmds struct {
 	Add  tenantAddCmd  `cmd:"" help:"Add a tenant."`
 	List tenantListCmd `cmd:"" help:"List tenants."`
+
+	Remove tenantRemoveCmd `cmd:"" help:"End access and mail of all its connections; with --purge erase all its data."`
 }
 
 type tenantAddCmd struct {
@@ -160,7 +162,7 @@ type connectionCmd struct {
 	Resume      connectionResumeCmd      `cmd:"" help:"Go on after a pause, or try one that needs attention at once."`
 	Set         connectionSetCmd         `cmd:"" help:"Change name, schedule, auto_sync or settings."`
 	Credentials connectionCredentialsCmd `cmd:"" help:"Replace the credentials and try at once."`
-	Remove      connectionRemoveCmd      `cmd:"" help:"End access and mail; destroys the credentials, keeps the rows."`
+	Remove      connectionRemoveCmd      `cmd:"" help:"End access and mail, destroy the credentials; with --purge erase all its data."`
 }
 
 type connectionAddCmd struct {
@@ -641,35 +643,4 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 		return err
 	}
 	return a.tryAtOnce(store, found, "the credentials open "+check.Company)
-}
-
-type connectionRemoveCmd struct {
-	aConnection
-	Yes bool `help:"Do not ask."`
-}
-
-func (connectionRemoveCmd) Help() string {
-	return "Example: syncctl connection remove 'Northern Kelp' --reason 'left Centime'"
-}
-
-func (c connectionRemoveCmd) Run(a *app) error {
-	store, found, err := c.find(a)
-	if err != nil {
-		return err
-	}
-	rows, err := store.List(a.ctx, postgres.Recipients, 0, 0, postgres.Filter{Column: "connection_id", Value: found.ID})
-	if err != nil {
-		return err
-	}
-	if err := a.confirm(fmt.Sprintf("Remove connection %d (%s)? %d addresses stop getting mail, and its credentials are destroyed.",
-		found.ID, found.Name, len(rows.Values)), c.Yes); err != nil {
-		return err
-	}
-	if err := store.SetState(a.ctx, found, "removed", a.by); err != nil {
-		return err
-	}
-	a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": "removed", "stopped": len(rows.Values)},
-		"Connection %d is removed: %d addresses stop getting mail. Its rows are kept; connecting the account again brings them back.",
-		found.ID, len(rows.Values))
-	return nil
 }

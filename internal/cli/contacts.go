@@ -19,6 +19,7 @@ type contactCmds struct {
 	Update     contactUpdateCmd  `cmd:"" help:"Change a contact that was made in Centime."`
 	AssignRole contactAssignCmd  `cmd:"" help:"Give a contact a role that no sync changes, or give that back."`
 	Delete     contactDeleteCmd  `cmd:"" help:"Delete a contact that was made in Centime."`
+	Erase      contactEraseCmd   `cmd:"" help:"Erase one person for good; no sync brings them back."`
 }
 
 type contactListCmd struct {

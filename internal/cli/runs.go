@@ -219,10 +219,15 @@ func (c runShowCmd) Run(a *app) error {
 			return err
 		}
 	}
+	bare, err := store.List(a.ctx, postgres.LeftBare, 0, 0, of)
+	if err != nil {
+		return err
+	}
 	if a.out.json {
 		shown := objects(rows)[0]
 		shown["requests"] = objects(requests)
 		shown["held_records"] = objects(held)
+		shown["left_without_recipient"] = objects(bare)
 		shown["hint"] = state.Hint
 		a.out.document(shown)
 	} else {
@@ -235,7 +240,9 @@ func (c runShowCmd) Run(a *app) error {
 		if len(held.Values) > 0 {
 			a.out.say(nil, "\nHeld, and still active here: %s.", objects(held)[0]["cause"])
 			a.out.list("held records", held, "", "kind", "record_erp_id", "name", "reason", "added_at")
+			a.out.say(nil, "To decide: syncctl hold show %s", objects(held)[0]["hold_id"])
 		}
+		a.bare(bare)
 	}
 	a.judge(state)
 	return nil
@@ -345,7 +352,10 @@ func (a *app) progress(r postgres.RunState, over bool) {
 		fmt.Fprintf(a.Stdout, "Deactivated: %d\n", r.Gone)
 	}
 	if r.Held > 0 {
-		fmt.Fprintf(a.Stdout, "Held, and still active: %d. See what: syncctl run show %d\n", r.Held, r.ID)
+		fmt.Fprintf(a.Stdout, "Held, and still active: %d. See what: syncctl hold list --connection %d\n", r.Held, r.Connection)
+	}
+	if r.LeftBare > 0 {
+		fmt.Fprintf(a.Stdout, "Customers left without a recipient: %d. See which: syncctl run show %d\n", r.LeftBare, r.ID)
 	}
 	if r.Error != nil {
 		fmt.Fprintf(a.Stdout, "%s (%s). Nothing was lost: what was saved stays, nobody was deactivated.\n", *r.Error, *r.ErrorKind)
@@ -361,7 +371,7 @@ func runDocuments(runs []postgres.RunState) []map[string]any {
 		out = append(out, map[string]any{
 			"run_id": fmt.Sprint(r.ID), "connection_id": fmt.Sprint(r.Connection), "mode": r.Mode, "status": r.Status, "read": r.Read,
 			"created": r.Created, "updated": r.Updated, "unchanged": r.Unchanged, "ignored": r.Ignored, "refused": r.Refused,
-			"with_issue": r.WithIssue, "deactivated": r.Gone, "held": r.Held, "erp_calls": r.Calls, "error_kind": r.ErrorKind, "error": r.Error,
+			"with_issue": r.WithIssue, "deactivated": r.Gone, "held": r.Held, "left_bare": r.LeftBare, "erp_calls": r.Calls, "error_kind": r.ErrorKind, "error": r.Error,
 			"hint": r.Hint, "queued_at": r.QueuedAt.UTC(), "started_at": r.StartedAt, "finished_at": r.FinishedAt,
 		})
 	}

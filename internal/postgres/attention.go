@@ -270,7 +270,7 @@ type found struct {
 	Tenant     int64      `db:"tenant_id"`
 	Connection int64      `db:"connection_id"`
 	Name       string     `db:"name"`
-	Run        int64      `db:"run_id"` // 0: none
+	Run        int64      `db:"run_id"` // or the hold; 0: none
 	At         *time.Time `db:"at"`     // since when
 	Count      int64      `db:"n"`
 	What       string     `db:"what"`
@@ -368,13 +368,13 @@ var kinds = []kind{
 				fmt.Sprintf("syncctl connection set %d full_every=1h", f.Connection)
 		}},
 	{"hold", Warning, `
-		SELECT h.tenant_id, h.connection_id, n.name, h.opened_by_run AS run_id, h.opened_at AS at, i.n, h.cause AS what
+		SELECT h.tenant_id, h.connection_id, n.name, h.id AS run_id, h.opened_at AS at, i.n, h.cause AS what
 		FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 		CROSS JOIN LATERAL (SELECT count(*) AS n FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL) i
 		WHERE h.state = 'open' AND n.state <> 'removed' AND i.n > 0`,
-		"syncctl connection list",
+		"syncctl hold list --state open",
 		func(l *look, f found) (string, string) {
-			return fmt.Sprintf("%d held for %s: %s", f.Count, l.ago(*f.At), f.What), fmt.Sprintf("syncctl run show %d", f.Run)
+			return fmt.Sprintf("%d held for %s: %s", f.Count, l.ago(*f.At), f.What), fmt.Sprintf("syncctl hold show %d", f.Run)
 		}},
 	{"login_ends", Warning, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, c.ends_at AS at, 0 AS n, '' AS what

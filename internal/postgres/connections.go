@@ -266,37 +266,39 @@ func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 // SetState pauses, resumes or removes a connection. Resuming one that needs attention tries it at once: its first run is
 // queued by the caller. Removing ends access and mail and destroys the credentials; rows stay.
 func (s *Store) SetState(ctx context.Context, c Connection, state string, by By) error {
-	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `
-			WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
-				INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-				SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
-			UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
-			c.Tenant, c.ID, state, by.User, by.Reason)
-		if err != nil {
-			return err
-		}
-		switch state {
-		case "active": // a refused login may be tried once more
-			_, err = tx.ExecContext(ctx, `UPDATE credentials SET refused_at = NULL, refused = NULL, refused_hint = NULL
-				WHERE tenant_id = $1 AND connection_id = $2 AND refused_at IS NOT NULL`, c.Tenant, c.ID)
-		case "removed":
-			_, err = tx.ExecContext(ctx, `
-				WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
-				UPDATE runs SET cancel_requested = true,
-					status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
-					finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
-				WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
-		}
-		if err != nil {
-			return err
-		}
-		return setDue(ctx, tx, c.Tenant, c.ID)
-	})
+	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error { return setState(ctx, tx, c, state, by) })
 	if err != nil {
 		return fmt.Errorf("connection %d: set state %s: %w", c.ID, state, err)
 	}
 	return nil
+}
+
+func setState(ctx context.Context, tx *sqlx.Tx, c Connection, state string, by By) error {
+	_, err := tx.ExecContext(ctx, `
+		WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
+			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
+			SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
+		UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
+		c.Tenant, c.ID, state, by.User, by.Reason)
+	if err != nil {
+		return err
+	}
+	switch state {
+	case "active": // a refused login may be tried once more
+		_, err = tx.ExecContext(ctx, `UPDATE credentials SET refused_at = NULL, refused = NULL, refused_hint = NULL
+			WHERE tenant_id = $1 AND connection_id = $2 AND refused_at IS NOT NULL`, c.Tenant, c.ID)
+	case "removed":
+		_, err = tx.ExecContext(ctx, `
+			WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
+			UPDATE runs SET cancel_requested = true,
+				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+			WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
+	}
+	if err != nil {
+		return err
+	}
+	return setDue(ctx, tx, c.Tenant, c.ID)
 }
 
 // Settable is what `syncctl connection set` changes.

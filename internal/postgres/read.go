@@ -50,6 +50,22 @@ var (
 		LEFT JOIN customer_contacts cc ON i.kind = 'link' AND cc.tenant_id = i.tenant_id AND cc.id = i.entity_id
 		LEFT JOIN contacts lc ON lc.tenant_id = cc.tenant_id AND lc.id = cc.contact_id
 		WHERE h.state = 'open'`, "hold_id, kind, name"}
+	// Holds are all there were; records are those that wait, or that a rejection remembers.
+	Holds = Listing{`
+		SELECT h.tenant_id, h.id AS hold_id, h.connection_id, n.name AS connection, h.state, i.records, h.opened_at, h.opened_by_run AS opened_by_run_id,
+			h.cause, h.decided_by, h.decided_at, h.decision_reason, r.id AS approval_run_id, r.status AS approval_status
+		FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
+		CROSS JOIN LATERAL (SELECT count(*) AS records FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id
+			AND i.left_at IS NULL AND i.applied_by_run IS NULL) i
+		LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true`,
+		"state <> 'open', hold_id DESC"}
+	// LeftBare are the customers that a run left without a recipient, those that are active first; why is as it is now.
+	LeftBare = Listing{`
+		SELECT b.tenant_id, b.run_id, b.customer_id, c.erp_id AS customer_erp_id, c.name AS customer_name, b.communication_type, c.active,
+			coalesce(w.why, 'has a recipient again') AS why
+		FROM left_bare b JOIN customers c ON c.tenant_id = b.tenant_id AND c.id = b.customer_id
+		LEFT JOIN customers_without_recipient w ON w.tenant_id = b.tenant_id AND w.customer_id = b.customer_id
+			AND w.communication_type = b.communication_type`, "run_id, active DESC, customer_name, customer_id, communication_type"}
 	Points = Listing{`
 		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day::text, last_day::text
 		FROM contact_points`,
@@ -84,37 +100,42 @@ func (s *Store) List(ctx context.Context, l Listing, limit, offset int, filters 
 		query += fmt.Sprintf(" LIMIT %d OFFSET %d", limit, offset)
 	}
 	var out Rows
-	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
-		out = Rows{}
-		rows, err := tx.QueryxContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		if out.Columns, err = rows.Columns(); err != nil {
-			return err
-		}
-		for rows.Next() {
-			values, err := rows.SliceScan()
-			if err != nil {
-				return err
-			}
-			for i, v := range values {
-				switch v := v.(type) {
-				case []byte:
-					values[i] = string(v)
-				case time.Time:
-					values[i] = v.UTC()
-				}
-			}
-			out.Values = append(out.Values, values)
-		}
-		return rows.Err()
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) (err error) {
+		out, err = readRows(ctx, tx, query, args...)
+		return err
 	})
 	if err != nil {
 		return Rows{}, fmt.Errorf("list: %w", err)
 	}
 	return out, nil
+}
+
+func readRows(ctx context.Context, tx *sqlx.Tx, query string, args ...any) (Rows, error) {
+	rows, err := tx.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return Rows{}, err
+	}
+	defer rows.Close()
+	var out Rows
+	if out.Columns, err = rows.Columns(); err != nil {
+		return Rows{}, err
+	}
+	for rows.Next() {
+		values, err := rows.SliceScan()
+		if err != nil {
+			return Rows{}, err
+		}
+		for i, v := range values {
+			switch v := v.(type) {
+			case []byte:
+				values[i] = string(v)
+			case time.Time:
+				values[i] = v.UTC()
+			}
+		}
+		out.Values = append(out.Values, values)
+	}
+	return out, rows.Err()
 }
 
 // RunState is a run as it goes on, for whoever waits for it.
@@ -134,6 +155,7 @@ type RunState struct {
 	WithIssue  int64      `db:"with_issue"`
 	Gone       int64      `db:"deactivated"`
 	Held       int64      `db:"held"`
+	LeftBare   int64      `db:"left_bare"`
 	Calls      int64      `db:"erp_calls"`
 	Claims     int64      `db:"fencing"`
 	ErrorKind  *string    `db:"error_kind"`
@@ -163,7 +185,7 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		return notFound(tx.GetContext(ctx, &r, `
 			SELECT r.id, r.connection_id, n.name, n.erp, r.mode, r.status, r.read, r.created, r.updated, r.unchanged, r.ignored, r.refused, r.with_issue,
-				r.deactivated, r.held, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
+				r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
 				now() AS now, n.state
 			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
 	})

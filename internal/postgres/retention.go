@@ -43,6 +43,8 @@ func removeRuns(which string) string {
 			ORDER BY r.finished_at LIMIT $2 FOR UPDATE OF r SKIP LOCKED
 		), requests AS (
 			DELETE FROM run_requests q USING picked p WHERE q.tenant_id = p.tenant_id AND q.run_id = p.id
+		), bare AS (
+			DELETE FROM left_bare b USING picked p WHERE b.tenant_id = p.tenant_id AND b.run_id = p.id
 		), pages AS (
 			DELETE FROM run_pages g USING picked p WHERE g.tenant_id = p.tenant_id AND g.run_id = p.id
 		)

@@ -44,6 +44,10 @@ func furnish(t *testing.T, dsn string) {
 			INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason) VALUES (T, T, 'customer', '1', 'name', 'x');
 			INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run) VALUES (T, T, 'x', T);
 			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) VALUES (T, T, 'customer', T, 'erp_absent', T);
+			INSERT INTO left_bare VALUES (T, T, T, 'communication_contact');
+			INSERT INTO erased (tenant_id, record) VALUES (T, 'x');
+			INSERT INTO holds (tenant_id, id, connection_id, cause, opened_by_run, state) OVERRIDING SYSTEM VALUE VALUES (T, 100 + T, T, 'x', T, 'rejected');
+			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) VALUES (T, 100 + T, 'customer', T, 'erp_absent', T);
 			INSERT INTO history (tenant_id, entity, entity_id, field, run_id) VALUES (T, 'customer', T, 'name', T)`,
 			fmt.Sprint(tenant)), ";") {
 			if _, err := db.ExecContext(t.Context(), "SET search_path = contactsync, public;"+statement); err != nil {

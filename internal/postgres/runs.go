@@ -417,6 +417,9 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 	if c.Mode == Incremental {
 		c.Since = connector.Cursor(cursor)
 	}
+	if c.Purpose == Approval { // it looks up by key, and continues no listing
+		return listAgain(ctx, tx, c, c.Mode, cursor)
+	}
 	var earlier struct {
 		ID         int64  `db:"id"`
 		Checkpoint string `db:"checkpoint"`

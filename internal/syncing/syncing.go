@@ -192,6 +192,9 @@ func (s *step) run(ctx context.Context) error {
 			Hint: "Look at the workers' logs and memory: a page of this company may end them.",
 		}
 	}
+	if s.c.Purpose == postgres.Approval {
+		return s.approve(ctx, source)
+	}
 	for {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
@@ -346,7 +349,6 @@ func (s *step) count(c reconcile.Counts) {
 
 // finish looks up what would go for being missing, unless the brake holds, and ends the run.
 func (s *step) finish(ctx context.Context, source connector.Source) error {
-	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
 		var brake postgres.Brake
 		err := s.write(ctx, "brake", func(ctx context.Context) (err error) {
@@ -359,27 +361,9 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 		if brake.Cause != "" {
 			s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", brake.Cause)
 		}
-		for _, chunk := range postgres.Chunks(brake.Missing) {
-			if s.stop(ctx) {
-				return errStopped
-			}
-			keys := make([]connector.Key, 0, len(chunk))
-			for _, m := range chunk {
-				keys = append(keys, m.Key)
-			}
-			found, err := source.Lookup(ctx, keys)
-			if errors.Is(err, errors.ErrUnsupported) {
-				lookups = false
-				break
-			}
-			if err != nil {
-				return err
-			}
-			err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
-			if err != nil {
-				return err
-			}
-			s.c.Attempts = 0
+		lookups, err := s.lookUp(ctx, source, brake.Missing)
+		if err != nil {
+			return err
 		}
 		var went postgres.Went
 		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
@@ -394,6 +378,33 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 			return err
 		}
 	}
+}
+
+// lookUp asks for records by their keys and saves the answers, until it is to stop between two. It is false for an ERP that cannot
+// be asked.
+func (s *step) lookUp(ctx context.Context, source connector.Source, wanted []postgres.Lookup) (able bool, err error) {
+	for i, chunk := range postgres.Chunks(wanted) {
+		if i > 0 && s.stop(ctx) { // each step gets on
+			return true, errStopped
+		}
+		keys := make([]connector.Key, 0, len(chunk))
+		for _, m := range chunk {
+			keys = append(keys, m.Key)
+		}
+		found, err := source.Lookup(ctx, keys)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false, nil
+		}
+		if err != nil {
+			return true, err
+		}
+		err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
+		if err != nil {
+			return true, err
+		}
+		s.c.Attempts = 0
+	}
+	return true, nil
 }
 
 // conclude writes what became of the step.
