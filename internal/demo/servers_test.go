@@ -199,7 +199,11 @@ func newPostgres(t *testing.T, files map[string]string, settings string) *server
 		own(t, filepath.Join(data, name), text)
 	}
 	own(t, filepath.Join(data, "postgresql.auto.conf"), "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n"+settings)
-	return newServer(t, nil, programs+"/postgres", "-D", data, "-p", "PORT")
+	s := newServer(t, nil, programs+"/postgres", "-D", data, "-p", "PORT")
+	eventually(t, "Postgres is ready", func() bool {
+		return asServer(programs+"/pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port)).Run() == nil
+	})
+	return s
 }
 
 // dsn of a database of the server, for the superuser.
