@@ -61,9 +61,8 @@ type Config struct {
 
 const (
 	exampleDatabase = "set it to postgres://user:password@host:5432/contactsync?sslmode=verify-full" //nolint:gosec // an example
-	//nolint:gosec // an example
-	exampleRedis = "set it to redis://user:password@host:6379/0, or rediss:// for TLS, or " + sentinel.Example
-	exampleKey   = "set it to what `syncctl key new` prints"
+	exampleRedis    = "set it to redis://user:password@host:6379/0, or rediss:// for TLS, or " + sentinel.Example
+	exampleKey      = "set it to what `syncctl key new` prints"
 )
 
 // ForWorker reads what cmd/worker needs from an environment such as os.Environ returns.

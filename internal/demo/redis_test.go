@@ -86,10 +86,13 @@ func TestSentinelFailover(t *testing.T) {
 		return strings.Contains(cli(t, second, serverPassword, "info", "replication"), "master_link_status:up")
 	})
 
-	s.refuses("know no master of this name", "REDIS_URL=redis-sentinel://:"+serverPassword+"@"+addresses+"/0?master=other&sentinel_password=sentinels-own")
-	s.refuses("redis cannot be reached", "REDIS_URL=redis-sentinel://:"+serverPassword+"@127.0.0.1:1/0?master=kelp")
-	s.refuses("redis cannot be reached", "REDIS_URL=redis-sentinel://:wrong@"+addresses+"/0?master=kelp&sentinel_password=sentinels-own")
-	s.with("REDIS_URL=redis-sentinel://:" + serverPassword + "@" + addresses + "/0?master=kelp&sentinel_password=sentinels-own")
+	url := func(password, addresses, master string) string {
+		return "REDIS_URL=redis-sentinel://:" + password + "@" + addresses + "/0?sentinel_password=sentinels-own&master=" + master
+	}
+	s.refuses("know no master of this name", url(serverPassword, addresses, "other"))
+	s.refuses("redis cannot be reached", url(serverPassword, "127.0.0.1:1", "kelp"))
+	s.refuses("redis cannot be reached", url("wrong", addresses, "kelp"))
+	s.with(url(serverPassword, addresses, "kelp"))
 
 	var once sync.Once
 	died := make(chan struct{})
@@ -141,7 +144,15 @@ func TestSentinelFailover(t *testing.T) {
 func TestRedisOverTLS(t *testing.T) {
 	s := newSystem(t, 300)
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
-	const tls = "port 0\ntls-port PORT\ntls-cert-file DIR/server.crt\ntls-key-file DIR/server.key\ntls-ca-cert-file DIR/authority.pem\ntls-auth-clients no\ntls-replication yes\n"
+	const tls = `
+port 0
+tls-port PORT
+tls-cert-file DIR/server.crt
+tls-key-file DIR/server.key
+tls-ca-cert-file DIR/authority.pem
+tls-auth-clients no
+tls-replication yes
+`
 	right := newRedis(t, ours.serves("127.0.0.1"), tls)
 	named := newRedis(t, ours.serves("redis.kelp.example"), tls)
 	plain := newRedis(t, nil, "port PORT")

@@ -26,7 +26,7 @@ import (
 	"time"
 )
 
-// A server is one of Debian's, started for a test.
+// A server is one of those that the programs meet in production, started for a test.
 type server struct {
 	t    *testing.T
 	dir  string
@@ -64,17 +64,14 @@ func (s *server) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	defer func() {
-		if s.t.Failed() {
-			said, _ := os.ReadFile(log.Name())
-			s.t.Logf("%s said:\n%s", s.args[0], said)
-		}
-	}()
 	cmd := s.cmd
 	s.t.Cleanup(func() {
 		if cmd.ProcessState == nil {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
+		}
+		if said, _ := os.ReadFile(log.Name()); s.t.Failed() {
+			s.t.Logf("%s said at last:\n%s", s.args[0], said[max(0, len(said)-3000):])
 		}
 	})
 	eventually(s.t, s.args[0]+" accepts connections", func() bool {
@@ -89,15 +86,6 @@ func (s *server) start() {
 // kill is what a machine does that dies.
 func (s *server) kill() {
 	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-}
-
-// end asks politely; Postgres ends its sessions.
-func (s *server) end() {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
-		s.t.Fatal(err)
-	}
 	_ = s.cmd.Wait()
 }
 
