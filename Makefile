@@ -6,7 +6,10 @@ LINT_VERSION := v2.15.0
 # A linter built by an older Go than the module asks for refuses to work, hence Go's version in the name.
 LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
 
-.PHONY: help demo bench bench-fleet test check lint fmt gofmt vet build race services-stop clean
+# The tests behind the build tag surroundings, which share their package with others.
+SURROUNDINGS := ^Test(SentinelFailover|RedisOverTLS|PgBouncer|PostgresOverTLS|RestoredBackup|RestoredWithinADay)$$
+
+.PHONY: help demo bench bench-fleet test surroundings check lint fmt gofmt vet build race services-stop clean
 
 help: ## this list
 	@while IFS= read -r line; do \
@@ -35,6 +38,13 @@ test: race ## all tests with the race detector; DATABASE_URL and REDIS_URL are u
 	go test -race $$(go list ./... | grep -v '/internal/demo$$')
 	go test -race ./internal/demo # by itself: its programs need the cores that compiling takes
 
+surroundings: ## real Sentinels, PgBouncer, TLS and restored backups, with the real programs; installs what is missing as root
+	@for program in redis-sentinel pgbouncer; do
+	  if ! command -v $$program /usr/sbin/$$program >/dev/null; then scripts/install $$program; fi
+	done
+	exports=$$(scripts/services start test); eval "$$exports"
+	go test -count=1 -tags surroundings -run '$(SURROUNDINGS)' ./internal/demo
+
 check: gofmt vet lint test ## what CI runs
 
 lint: $(LINT) ## golangci-lint
@@ -60,7 +70,7 @@ gofmt:
 	if [[ -n $$unformatted ]]; then printf 'not formatted, run make fmt:\n%s\n' "$$unformatted" >&2; exit 1; fi
 
 vet:
-	go vet ./...
+	go vet -tags surroundings ./...
 
 # The race detector needs a C compiler and its headers.
 race:

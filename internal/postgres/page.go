@@ -19,7 +19,8 @@ import (
 	"github.com/centime/contactsync/internal/reconcile"
 )
 
-// Step is a worker's hold on a run. Each of its writes checks the fencing number and the lease.
+// Step is a worker's hold on a run. Each of its writes checks the fencing number and the lease, and whose run it is: after
+// Postgres was restored from a backup, ids and fencing numbers of runs come again.
 type Step struct {
 	Tenant, Run, Connection int64
 	Fencing                 int64
@@ -131,8 +132,9 @@ func (w *pageWriter) lock(ctx context.Context) error {
 			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
 			set_config('idle_in_transaction_session_timeout', $4, true) AS patience
 		FROM runs r
-		WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
-		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10))
+		WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
+			AND r.lease_until > clock_timestamp()
+		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10), w.step.Connection)
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}

@@ -30,7 +30,11 @@ type Pause struct {
 //
 // An ERP refuses the installation when the connections tried last all ended as misconfigured, or when most of the accounts that were
 // tried in the last hour were denied, or throttled until their runs failed. Connections that became needs_attention by such
-// a denial are active again. A refused login that is not to be tried again is a company's own, and counts for none of it. A pause ends when a run that started after it succeeds, whoever asked for that run.
+// a denial are active again. A refused login that is not to be tried again is a company's own, and counts for none of it.
+//
+// A pause ends when a run that started after it succeeds, whoever asked for that run. That shows that the installation is
+// accepted: a connection that has not worked since the pause began, and is denied after its end, is denied for its own sake,
+// and does not count for another pause.
 func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened, ended []Pause, err error) {
 	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		opened, ended = nil, nil
@@ -62,7 +66,9 @@ const loginRefused = `EXISTS (SELECT FROM credentials c WHERE c.tenant_id = n.te
 func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 	err = tx.SelectContext(ctx, &opened, `
 		WITH tried AS (
-			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place
+			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place,
+				coalesce(n.last_success_at, '-infinity') < coalesce((SELECT max(p.since) FROM erp_pauses p WHERE p.erp = n.erp), '-infinity')
+					AS out_since_a_pause
 			FROM connections n CROSS JOIN LATERAL (
 				SELECT status, error_kind, error, finished_at FROM runs r
 				WHERE r.connection_id = n.id AND NOT r.preview AND r.status IN ('succeeded', 'failed') ORDER BY r.id DESC LIMIT 1
@@ -74,7 +80,7 @@ func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 		), refused AS (
 			SELECT erp, format('%s of %s accounts tried in the last hour were refused or throttled', count(*) FILTER (WHERE refused), count(*)) AS cause
 			FROM (SELECT erp, status = 'failed' AND error_kind IN ('denied', 'throttled') AS refused FROM tried
-				WHERE finished_at > now() - interval '1 hour') AS lately
+				WHERE finished_at > now() - interval '1 hour' AND NOT (out_since_a_pause AND coalesce(error_kind, '') = 'denied')) AS lately
 			GROUP BY erp HAVING count(*) FILTER (WHERE refused) >= $2 AND count(*) FILTER (WHERE refused) * 2 > count(*)
 		)
 		INSERT INTO erp_pauses (erp, cause, next_trial_at)

@@ -501,9 +501,10 @@ func (s *Store) Renew(ctx context.Context, step Step, lease time.Duration) (Wish
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &wish, `
 			UPDATE runs r SET lease_until = clock_timestamp() + $4 * interval '1 microsecond' FROM connections n
-			WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
-				AND n.tenant_id = r.tenant_id AND n.id = r.connection_id
-			RETURNING r.cancel_requested, n.state IN ('paused', 'removed') AS paused`, step.Tenant, step.Run, step.Fencing, lease.Microseconds())
+			WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
+				AND r.lease_until > clock_timestamp() AND n.tenant_id = r.tenant_id AND n.id = r.connection_id
+			RETURNING r.cancel_requested, n.state IN ('paused', 'removed') AS paused`,
+			step.Tenant, step.Run, step.Fencing, lease.Microseconds(), step.Connection)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrLeaseLost

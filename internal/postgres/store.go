@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -193,13 +194,23 @@ func undone(err error) bool {
 
 // reachable turns a failure to reach the server into one sentence. pq's own text may hold the address, never the password.
 func reachable(err error) error {
-	if err == nil {
-		return nil
-	}
+	advice := ""
 	if netErr, ok := errors.AsType[*net.OpError](err); ok && netErr.Op == "dial" {
-		return fmt.Errorf("cannot be reached (%w): check DATABASE_URL and that the server runs", err)
+		advice = "check DATABASE_URL and that the server runs"
 	}
-	return err
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		advice = "add sslrootcert=FILE to DATABASE_URL, the file of the authority that signed the server's certificate"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		advice = "use the host name in DATABASE_URL that the server's certificate is for"
+	}
+	if errors.Is(err, pq.ErrSSLNotSupported) {
+		advice = "turn TLS on at the server, or say sslmode=disable on a private network"
+	}
+	if advice == "" {
+		return err
+	}
+	return fmt.Errorf("cannot be reached (%w): %s", err, advice)
 }
 
 func isUndefinedTable(err error) bool { return pq.As(err, pqerror.UndefinedTable) != nil }
