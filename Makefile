@@ -6,7 +6,7 @@ LINT_VERSION := v2.15.0
 # A linter built by an older Go than the module asks for refuses to work, hence Go's version in the name.
 LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
 
-.PHONY: help demo test check lint fmt gofmt vet build race services-stop clean
+.PHONY: help demo bench bench-fleet test check lint fmt gofmt vet build race services-stop clean
 
 help: ## this list
 	@while IFS= read -r line; do \
@@ -20,9 +20,20 @@ demo: build ## the whole system against simulated ERPs, until Ctrl-C; ONCE=1 end
 	trap 'scripts/services stop demo' EXIT
 	bin/demo
 
+bench: build ## the figures of docs/performance.md; CUSTOMERS='20000 100000' chooses the sizes
+	@exports=$$(scripts/services start demo); eval "$$exports"
+	trap 'scripts/services stop demo' EXIT
+	bin/bench
+
+bench-fleet: build ## 10,000 connections and a huge first load beside them; CONNECTIONS=1000 HUGE=100000 MINUTES=1 for less
+	@exports=$$(scripts/services start demo); eval "$$exports"
+	trap 'scripts/services stop demo' EXIT
+	bin/bench fleet
+
 test: race ## all tests with the race detector; DATABASE_URL and REDIS_URL are used where set
 	@exports=$$(scripts/services start test); eval "$$exports"
-	go test -race ./...
+	go test -race $$(go list ./... | grep -v '/internal/demo$$')
+	go test -race ./internal/demo # by itself: its programs need the cores that compiling takes
 
 check: gofmt vet lint test ## what CI runs
 

@@ -43,7 +43,9 @@ func setup(environ []string) cli.Setup {
 			}
 			return string(c.MigrationsURL), err
 		},
-		Ring: func() (*credentials.Ring, error) { c, err := read("CREDENTIALS_KEY"); return c.Ring, err },
+		Ring:          func() (*credentials.Ring, error) { c, err := read("CREDENTIALS_KEY"); return c.Ring, err },
+		RingIfSet:     func() (*credentials.Ring, error) { c, err := read(); return c.Ring, err },
+		RedisURLIfSet: func() (string, error) { c, err := read(); return string(c.RedisURL), err },
 		Connectors: func() (map[string]connector.Connector, error) {
 			c, err := read()
 			return connectors.All(connectors.Keys{QuickBooks: quickbooks.App{

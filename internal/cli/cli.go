@@ -32,6 +32,8 @@ type Setup struct {
 	DatabaseURL     func() (string, error)
 	MigrationsURL   func() (string, error)
 	Ring            func() (*credentials.Ring, error)
+	RingIfSet       func() (*credentials.Ring, error) // nil without an error where there is none
+	RedisURLIfSet   func() (string, error)
 	Connectors      func() (map[string]connector.Connector, error)
 	Allowances      func() (map[string]int64, error) // metered calls a month, by ERP
 	Stdin           io.Reader
@@ -48,6 +50,7 @@ type commands struct {
 	Reason string `help:"Why; kept with what is changed." placeholder:"TEXT"`
 
 	Status     statusCmd     `cmd:"" help:"What needs a person, the worst first, each with the command to type."`
+	Doctor     doctorCmd     `cmd:"" help:"What is wrong with the installation, each with what to do."`
 	Migrate    migrateCmd    `cmd:"" help:"Bring the database's schema to this program's version."`
 	Key        keyCmds       `cmd:"" help:"Keys that credentials are sealed with."`
 	Tenant     tenantCmds    `cmd:"" help:"Companies that use Centime."`

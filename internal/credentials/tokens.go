@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,16 @@ const (
 // ErrNone is what a Vault answers for a connection that has no credentials.
 var ErrNone = errors.New("no credentials are stored")
 
+// ErrUnanswered is in the chain of an error after which it is open whether the ERP has renewed the token.
+var ErrUnanswered = errors.New("renewal without an answer")
+
+// unanswered marks an error and leaves its text alone.
+type unanswered struct{ error }
+
+func (u unanswered) Unwrap() error { return u.error }
+
+func (u unanswered) Is(target error) bool { return target == ErrUnanswered }
+
 // errBusy keeps a refresh token from being sent that another process has just spent: its commit failed, and it may hold
 // the ERP's reply and be trying to save it.
 var errBusy = &connector.Error{
@@ -41,6 +52,9 @@ type Stored struct {
 	// RenewingSince tells of an earlier renewal that had begun and whose end no process recorded: a worker may have died
 	// between the ERP's reply and the commit, and a new refresh token with it; or it is still trying to save it.
 	RenewingSince *time.Time
+	// UnansweredSince is the first renewal after the last good one whose answer did not arrive or could not be read: the ERP
+	// may have replaced the refresh token with it.
+	UnansweredSince *time.Time
 	// EndsAt is when the login ends unless it is used or given anew; nil: unknown or never. It is stored beside the box, so
 	// that whoever has no key can warn.
 	EndsAt *time.Time
@@ -73,7 +87,8 @@ type Vault interface {
 	// once. Before that it is noted durably that a renewal has begun; the function is told of an earlier such note, not
 	// of this one. The commit clears the notes; where it fails, they stay. A Box that is still the same need not be
 	// written. An error of the function, which is wrapped with %w, leaves everything as it was, an earlier note included;
-	// but one with NoTrial is kept as Refused before the lock is given up.
+	// only of one that is ErrUnanswered UnansweredSince is kept, and one with NoTrial is kept as Refused before the lock is
+	// given up.
 	Renew(ctx context.Context, renew func(context.Context, Stored) (Stored, error)) (Stored, error)
 }
 
@@ -223,7 +238,7 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 					return Stored{}, errBusy
 				}
 				sent, got = c, nil
-				fresh, err := s.ask(ctx, c, old.RenewingSince)
+				fresh, err := s.ask(ctx, c, cmp.Or(old.RenewingSince, old.UnansweredSince))
 				if err != nil {
 					return Stored{}, err
 				}
@@ -258,13 +273,16 @@ func (s *TokenSource) ask(
 	ctx, cancel := context.WithTimeout(ctx, reply)
 	defer cancel()
 	fresh, err := s.renewer.Renew(ctx, s.account, c)
+	if kind := connector.KindOf(err); err != nil && kind != connector.Denied && kind != connector.Misconfigured {
+		return connector.Credentials{}, unanswered{err}
+	}
 	if err != nil {
 		return connector.Credentials{}, explain(err, c, earlier)
 	}
 	if fresh.AccessToken == "" {
-		return connector.Credentials{}, &connector.Error{
+		return connector.Credentials{}, unanswered{&connector.Error{
 			Kind: connector.Transient, Step: "renew token", Message: "the reply has no access token",
-		}
+		}}
 	}
 	if fresh.RefreshToken == "" {
 		fresh.RefreshToken = c.RefreshToken
@@ -272,14 +290,14 @@ func (s *TokenSource) ask(
 	return fresh, nil
 }
 
-// explain adds to a refusal what only we know: that a worker died during an earlier renewal.
+// explain adds to a refusal what only we know: that an earlier renewal was not seen to its end.
 func explain(err error, sent connector.Credentials, earlier *time.Time) error {
 	denied, ok := errors.AsType[*connector.Error](err)
 	if !ok || denied.Kind != connector.Denied || earlier == nil || sent.RefreshToken == "" {
 		return err
 	}
 	explained := *denied
-	explained.Hint = fmt.Sprintf("A reply with a new refresh token was lost: a worker died, or could not save it, at %s. "+
+	explained.Hint = fmt.Sprintf("A reply with a new refresh token was lost at %s: none arrived, or a worker died before it saved it. "+
 		"Reconnect the company and give its new login with `syncctl connection credentials`.",
 		earlier.UTC().Format(time.RFC3339))
 	return &explained

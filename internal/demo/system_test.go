@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,14 +54,14 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// Most tests here wait most of the time, for faults to pass and leases to run out. So more of them run at once than there are
-// cores, unless -parallel says how many.
+// Most tests here wait half of the time, for faults to pass and leases to run out. So twice as many of them run at once as there
+// are cores, unless -parallel says how many. With more, leases of two seconds run out for want of a processor.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		_ = flag.Set("test.parallel", "16") // it exists, and is a number
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))) // it exists, and is a number
 	}
 	status := m.Run()
 	if dir, err := programs(); err == nil {

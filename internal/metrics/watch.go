@@ -106,6 +106,8 @@ var (
 		"Connections by state. needs_attention: a person must act, see syncctl status.", "erp", "state")
 	stale = describe("connections_stale",
 		"Connections not read for two due times, by why: late (the schedule should have), manual, paused, needs_attention.", "erp", "why")
+	suspect = describe("connections_suspect",
+		"Connections whose runs succeed and are not right, by why: reads_nothing, misses_changes, issues_grow. See syncctl status.", "erp", "why")
 	lastFailed = describe("connections_last_failed",
 		"Active connections whose last run failed. If most are, look at the ERP and the environment.", "erp")
 	oldestSuccess = describe("oldest_success_age_seconds",
@@ -145,7 +147,7 @@ func (m *Metrics) WatchFleet(read func(ctx context.Context) (postgres.Fleet, err
 		reading: &reading[postgres.Fleet]{read: read, freshness: freshness},
 		up:      fleetUp,
 		descs: []*prometheus.Desc{
-			connections, stale, lastFailed, oldestSuccess, unfinished, unclaimed, holds, held, oldestHold, issues, loginsEnding, loginLeft,
+			connections, stale, suspect, lastFailed, oldestSuccess, unfinished, unclaimed, holds, held, oldestHold, issues, loginsEnding, loginLeft,
 			meteredCalls, pauseAge,
 		},
 		show: func(fleet postgres.Fleet, send func(*prometheus.Desc, float64, ...string)) {
@@ -157,6 +159,9 @@ func (m *Metrics) WatchFleet(read func(ctx context.Context) (postgres.Fleet, err
 				send(stale, float64(f.StaleManual), f.ERP, "manual")
 				send(stale, float64(f.StalePaused), f.ERP, "paused")
 				send(stale, float64(f.StaleNeedsAttention), f.ERP, "needs_attention")
+				send(suspect, float64(f.ReadNothing), f.ERP, "reads_nothing")
+				send(suspect, float64(f.MissChanges), f.ERP, "misses_changes")
+				send(suspect, float64(f.IssuesGrowing), f.ERP, "issues_grow")
 				send(lastFailed, float64(f.LastFailed), f.ERP)
 				send(oldestSuccess, f.OldestSuccess.Seconds(), f.ERP)
 				send(unfinished, float64(f.Queued), f.ERP, "queued")

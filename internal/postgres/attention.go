@@ -50,9 +50,6 @@ func (a Attention) Needed() bool {
 	return slices.ContainsFunc(a.Items, func(i Item) bool { return i.Severity != Info })
 }
 
-// Shares of a month's metered calls in percent.
-const ()
-
 const (
 	itemsOfAKind = 5                // the rest of a kind is counted
 	worriesAfter = time.Minute      // a run that is ready, or a connection that is due, and nobody takes it
@@ -294,6 +291,25 @@ const failedTwice = `(n.last_attempt_outcome IS NOT DISTINCT FROM 'failed' AND 2
 	SELECT status FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview ORDER BY id DESC LIMIT 2) AS two
 	WHERE status = 'failed'))`
 
+// What is green and yet not right, of a connection n. The fleet counts by the same conditions.
+const (
+	// readsNothing: its full runs succeed and read nothing, although we have something. Nobody goes by that, and what is held is
+	// told as a hold.
+	readsNothing = `(n.empty_since IS NOT NULL AND n.state = 'active'
+		AND EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.active AND c.origin = 'erp')
+		AND NOT EXISTS (SELECT FROM holds h WHERE h.tenant_id = n.tenant_id AND h.connection_id = n.id AND h.state = 'open'))`
+	// missesChanges: its incremental runs read nothing, which is nothing by itself, but its full runs find changes. A change in
+	// the hour before a full run may always be that run's to find; in the hours before three of them, and in no others, hardly.
+	missesChanges = `(n.idle_runs >= 20 AND n.idle_finds >= 3 AND n.state = 'active')`
+	// issuesGrow, of the open issues counted in i (n: all, new: of the last day): by ten and by half of what there was. A first load
+	// meets all there is at once.
+	issuesGrow = `(i.new >= 10 AND i.new * 2 >= i.n - i.new AND n.created_at < now() - interval '2 days' AND n.state <> 'removed')`
+	openIssues = `SELECT tenant_id, connection_id, count(*) AS n, count(*) FILTER (WHERE opened_at > now() - interval '24 hours') AS new
+		FROM issues WHERE closed_at IS NULL GROUP BY tenant_id, connection_id`
+	// scheduledLate: the schedule should have read it twice since.
+	scheduledLate = `(n.state = 'active' AND n.auto_sync AND n.schedule <> 'off' AND n.stale_at <= now())`
+)
+
 var kinds = []kind{
 	{"needs_attention", Warning, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, n.last_success_at AS at, 0 AS n, n.state_reason AS what
@@ -314,12 +330,42 @@ var kinds = []kind{
 			return fmt.Sprintf("the last two runs failed, %s: %s", l.dataOf(f.At), f.What), fmt.Sprintf("syncctl run show %d", f.Run)
 		}},
 	{"stale", Warning, `
-		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, n.last_success_at AS at, 0 AS n, '' AS what
-		FROM connections n WHERE n.state = 'active' AND n.auto_sync AND n.next_due_at IS NOT NULL AND n.stale_at <= now()
-			AND NOT n.erp = ANY ($1::text[] || $2) AND NOT ` + failedTwice + ``,
+		SELECT n.tenant_id, n.id AS connection_id, n.name, coalesce(r.id, 0) AS run_id, n.last_success_at AS at, 0 AS n,
+			CASE WHEN n.next_due_at IS NULL THEN 'its schedule names no time to come: set another'
+				WHEN r.id IS NULL THEN 'no run is under way, and its last ' || coalesce(n.last_attempt_outcome, 'never began')
+				WHEN r.status = 'queued' THEN 'its next run has been queued since ' || to_char(r.queued_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
+				ELSE 'its run began ' || to_char(r.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC and has not ended: a rarer schedule may fit'
+			END AS what
+		FROM connections n LEFT JOIN LATERAL (
+			SELECT id, status, queued_at, started_at FROM runs WHERE connection_id = n.id AND status IN ('queued', 'running', 'waiting') AND NOT preview
+			ORDER BY status = 'queued', id LIMIT 1) r ON true
+		WHERE ` + scheduledLate + ` AND NOT n.erp = ANY ($1::text[] || $2) AND NOT ` + failedTwice + ``,
 		"syncctl connection list --state active",
 		func(l *look, f found) (string, string) {
-			return "two due times have passed, " + l.dataOf(f.At), fmt.Sprintf("syncctl run list --connection %d", f.Connection)
+			command := fmt.Sprintf("syncctl run list --connection %d", f.Connection)
+			if f.Run != 0 {
+				command = fmt.Sprintf("syncctl run show %d", f.Run)
+			}
+			return fmt.Sprintf("two due times have passed, %s: %s", l.dataOf(f.At), f.What), command
+		}},
+	{"reads_nothing", Warning, `
+		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, n.empty_since AS at, c.n, '' AS what
+		FROM connections n CROSS JOIN LATERAL (SELECT count(*) AS n FROM customer_contacts c
+			WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.active AND c.origin = 'erp') c
+		WHERE ` + readsNothing + ``,
+		"syncctl connection list --state active",
+		func(l *look, f found) (string, string) {
+			return fmt.Sprintf("its full runs succeed and have read nothing for %s, although we have contacts: %d. They stay and get mail. "+
+				"Ask the tenant what its login may read", l.ago(*f.At), f.Count), fmt.Sprintf("syncctl connection check %d", f.Connection)
+		}},
+	{"misses_changes", Warning, `
+		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, n.idle_since AS at, n.idle_finds AS n, n.idle_runs::text AS what
+		FROM connections n WHERE ` + missesChanges + ``,
+		"syncctl connection list --state active",
+		func(l *look, f found) (string, string) {
+			return fmt.Sprintf("its incremental runs have read nothing for %s (%s runs), but full runs found changes meanwhile: %d. "+
+					"Changes come late and none is lost. Have it listed in full more often, and report it", l.ago(*f.At), f.What, f.Count),
+				fmt.Sprintf("syncctl connection set %d full_every=1h", f.Connection)
 		}},
 	{"hold", Warning, `
 		SELECT h.tenant_id, h.connection_id, n.name, h.opened_by_run AS run_id, h.opened_at AS at, i.n, h.cause AS what
@@ -343,6 +389,7 @@ var kinds = []kind{
 			return fmt.Sprintf("its login %s (%s): have the customer connect again", when, f.At.UTC().Format("2006-01-02")),
 				fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
 		}},
+	mayHaveLeft,
 	{"throttled", Info, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, r.throttled_since AS at, 0 AS n, '' AS what
 		FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
@@ -352,12 +399,18 @@ var kinds = []kind{
 			return fmt.Sprintf("throttled for %s: look for another program that uses the account, or choose a rarer schedule", l.ago(*f.At)),
 				fmt.Sprintf("syncctl run show %d", f.Run)
 		}},
+	{"issues_grow", Warning, `
+		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, NULL::timestamptz AS at, i.n, i.new::text AS what
+		FROM (` + openIssues + `) i JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id WHERE ` + issuesGrow + ``,
+		"syncctl issue list",
+		func(_ *look, f found) (string, string) {
+			return fmt.Sprintf("open issues: %d, and they grow: new in the last 24 h: %s. One cause is likely, in the ERP or in how it is read",
+				f.Count, f.What), fmt.Sprintf("syncctl issue list --connection %d", f.Connection)
+		}},
 	{"issues", Info, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, NULL::timestamptz AS at, i.n, i.new::text AS what
-		FROM (SELECT tenant_id, connection_id, count(*) AS n, count(*) FILTER (WHERE opened_at > now() - interval '24 hours') AS new
-			FROM issues WHERE closed_at IS NULL GROUP BY tenant_id, connection_id) i
-		JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id
-		WHERE i.new > 0 AND n.state <> 'removed'`,
+		FROM (` + openIssues + `) i JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id
+		WHERE i.new > 0 AND n.state <> 'removed' AND NOT ` + issuesGrow + ``,
 		"syncctl issue list",
 		func(_ *look, f found) (string, string) {
 			return fmt.Sprintf("open issues: %d, of them new in the last 24 h: %s", f.Count, f.What),

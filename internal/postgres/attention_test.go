@@ -49,6 +49,18 @@ const (
 		newRun + `status, lease_until, handed_out_at) VALUES (1, 2, 'full', 'manual', 'running', now() + interval '20 s', now() - interval '1 h');`
 )
 
+// one customer with its own contact
+const oneContact = `INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 1, '1', 'C', 'customer', true);
+	INSERT INTO contacts (tenant_id, connection_id, origin, erp_id, name, active) VALUES (1, 1, 'erp', 'customer:1', 'C', true);
+	INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active) VALUES (1, 1, 1, 1, 'erp', true);`
+
+// manyIssues are so many open ones from the day before, and so many of the last day.
+func manyIssues(before, since int) string {
+	return fmt.Sprintf(`INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason, opened_at)
+		SELECT 1, 1, 'customer', n, 'name', 'x', now() - CASE WHEN n > %d THEN interval '23 h' ELSE interval '25 h' END
+		FROM generate_series(1, %d) n;`, before, before+since)
+}
+
 // TestAttention guards what `syncctl status` promises: whatever needs a person is named with what to type, what does not is
 // not, and a cause that concerns all connections is told once.
 func TestAttention(t *testing.T) {
@@ -119,9 +131,13 @@ func TestAttention(t *testing.T) {
 			`UPDATE connections SET next_due_at = now() - interval '61 s'`, nil,
 			[]string{"critical connections_not_queued 0 syncctl connection list --state active: no scheduler queues the connections that are due: 1"},
 		},
-		"JustDue":     {`UPDATE connections SET next_due_at = now() - interval '50 s'`, nil, nil},
-		"DueButOff":   {`UPDATE connections SET next_due_at = now() - interval '1 h', stale_at = now() - interval '1 h', auto_sync = false`, nil, nil},
-		"NoDueTime":   {`UPDATE connections SET next_due_at = NULL, stale_at = now() - interval '1 h'`, nil, nil},
+		"JustDue":    {`UPDATE connections SET next_due_at = now() - interval '50 s'`, nil, nil},
+		"DueButOff":  {`UPDATE connections SET next_due_at = now() - interval '1 h', stale_at = now() - interval '1 h', auto_sync = false`, nil, nil},
+		"NoSchedule": {`UPDATE connections SET schedule = 'off', next_due_at = NULL, stale_at = now() - interval '1 h'`, nil, nil},
+		"NoDueTime": {
+			`UPDATE connections SET next_due_at = NULL, stale_at = now() - interval '1 h'`, nil,
+			[]string{"warning stale 1 syncctl run list --connection 1: data 3 h old: its schedule names no time to come"},
+		},
 		"StaleButOff": {`UPDATE connections SET stale_at = now() - interval '1 h', state = 'paused'`, nil, nil},
 		"NeedsAttention": {
 			`UPDATE connections SET state = 'needs_attention', state_reason = 'the login was refused', stale_at = now() - interval '1 h'`, nil,
@@ -129,8 +145,36 @@ func TestAttention(t *testing.T) {
 		},
 		"Stale": {
 			`UPDATE connections SET stale_at = now() - interval '1 s', last_success_at = NULL`, nil,
-			[]string{"warning stale 1 syncctl run list --connection 1: Kelp books (1): two due times have passed, never read"},
+			[]string{"warning stale 1 syncctl run list --connection 1: " +
+				"Kelp books (1): two due times have passed, never read: no run is under way, and its last succeeded"},
 		},
+		"StaleAndQueued": {
+			newRun + `queued_at) VALUES (1, 1, 'full', 'schedule', now() - interval '20 s'); UPDATE connections SET stale_at = now() - interval '1 s'`, nil,
+			[]string{"warning stale 1 syncctl run show 1: data 3 h old: its next run has been queued since 2"},
+		},
+		"StaleAndSlow": {
+			newRun + `status, started_at, handed_out_at, lease_until)
+				VALUES (1, 1, 'full', 'schedule', 'running', now() - interval '3 h', now() - interval '10 s', now() + interval '20 s');
+			UPDATE connections SET stale_at = now() - interval '1 s'`, nil,
+			[]string{"warning stale 1 syncctl run show 1: and has not ended: a rarer schedule may fit"},
+		},
+		"ReadsNothing": {
+			oneContact + `UPDATE connections SET empty_since = now() - interval '3 h'`, nil,
+			[]string{"warning reads_nothing 1 syncctl connection check 1: read nothing for 3 h, although we have contacts: 1."},
+		},
+		"ReadsNothingAndHolds": {
+			oneContact + `UPDATE connections SET empty_since = now() - interval '3 h';
+			INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run) VALUES (1, 1, 'left by all', 17)`, nil, nil,
+		},
+		"HasNothing":       {`UPDATE connections SET empty_since = now() - interval '3 h'`, nil, nil},
+		"ReadNothingStops": {oneContact + `UPDATE connections SET empty_since = now() - interval '3 h', state = 'paused'`, nil, nil},
+		"MissesChanges": {
+			`UPDATE connections SET idle_since = now() - interval '3 days', idle_runs = 20, idle_finds = 3`, nil,
+			[]string{"warning misses_changes 1 syncctl connection set 1 full_every=1h: " +
+				"its incremental runs have read nothing for 3 days (20 runs), but full runs found changes meanwhile: 3."},
+		},
+		"Idle":          {`UPDATE connections SET idle_since = now() - interval '1 year', idle_runs = 8000, idle_finds = 2`, nil, nil},
+		"IdleForAWhile": {`UPDATE connections SET idle_since = now() - interval '19 h', idle_runs = 19, idle_finds = 3`, nil, nil},
 		"FailedTwice": {
 			goodRun + failedRun + failedRun + `UPDATE connections SET last_attempt_outcome = 'failed', stale_at = now() - interval '1 h'`, nil,
 			[]string{"warning failing 1 syncctl run show 3: Kelp books (1): the last two runs failed, data 3 h old: transient: 503"},
@@ -180,6 +224,19 @@ func TestAttention(t *testing.T) {
 				(1, 1, 'customer', '3', 'name', 'x', now(), now())`, nil,
 			[]string{"info issues 1 syncctl issue list --connection 1: Kelp books (1): open issues: 2, of them new in the last 24 h: 1"},
 		},
+		"IssuesGrow": {
+			manyIssues(20, 10) + `UPDATE connections SET created_at = now() - interval '49 h'`, nil,
+			[]string{"warning issues_grow 1 syncctl issue list --connection 1: open issues: 30, and they grow: new in the last 24 h: 10."},
+		},
+		"IssuesGrowLittle": {
+			manyIssues(21, 10) + `UPDATE connections SET created_at = now() - interval '49 h'`, nil,
+			[]string{"info issues 1 syncctl issue list --connection 1: open issues: 31, of them new in the last 24 h: 10"},
+		},
+		"IssuesAreFew": {
+			manyIssues(0, 9) + `UPDATE connections SET created_at = now() - interval '49 h'`, nil,
+			[]string{"info issues 1 syncctl issue list --connection 1: open issues: 9"},
+		},
+		"IssuesOfAFirstLoad": {manyIssues(0, 100), nil, []string{"info issues 1 syncctl issue list --connection 1: open issues: 100"}},
 		"OldIssues": {
 			`INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason, opened_at)
 				VALUES (1, 1, 'customer', '2', 'name', 'x', now() - interval '25 h')`, nil, nil,

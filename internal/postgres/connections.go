@@ -246,7 +246,7 @@ func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	if known || err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR UPDATE`, tenant); err != nil {
+	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE`, tenant); err != nil {
 		return err
 	}
 	var id int64
@@ -401,8 +401,8 @@ func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at, notice_days) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box, ends_at = excluded.ends_at,
-			notice_days = excluded.notice_days, version = credentials.version + 1, renewing_since = NULL, refused_at = NULL, refused = NULL,
-			refused_hint = NULL, updated_at = now()`,
+			notice_days = excluded.notice_days, version = credentials.version + 1, renewing_since = NULL, unanswered_since = NULL,
+			refused_at = NULL, refused = NULL, refused_hint = NULL, updated_at = now()`,
 		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt, sealed.NoticeDays)
 	return err
 }

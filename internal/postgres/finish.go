@@ -396,7 +396,10 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 		WITH ended AS (
 			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
 				error_kind = NULL, error = NULL, hint = NULL
-			WHERE tenant_id = $1 AND id = $2 RETURNING *
+			WHERE tenant_id = $1 AND id = $2 RETURNING *,
+				-- No customer and no contact: links may be listed by every run, and counts leave out what was taken over from a failed run.
+				refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
+					WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}')) AS nothing
 		)
 		UPDATE connections n SET cursor = e.end_cursor,
 			-- Changed rights stay a change until a run that listed everything met them, and while a hold is open: else the
@@ -405,6 +408,12 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 				THEN n.rights ELSE e.end_rights END,
 			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,
+			empty_since = CASE WHEN e.mode <> 'full' THEN n.empty_since
+				WHEN e.nothing AND e.active_at_start > 0 THEN coalesce(n.empty_since, e.started_at) END,
+			idle_since = CASE WHEN e.mode = 'full' THEN n.idle_since WHEN e.nothing THEN coalesce(n.idle_since, e.started_at) END,
+			idle_runs = CASE WHEN e.mode = 'full' THEN n.idle_runs WHEN e.nothing THEN n.idle_runs + 1 ELSE 0 END,
+			idle_finds = CASE WHEN e.mode = 'full' THEN n.idle_finds + (e.created + e.updated > 0 AND n.idle_since IS NOT NULL)::int
+				WHEN e.nothing THEN n.idle_finds ELSE 0 END,
 			last_attempt_at = e.started_at, last_attempt_outcome = 'succeeded', stale_at = $4,
 			next_due_at = CASE WHEN n.state = 'needs_attention' AND n.next_due_at IS NOT NULL THEN $5 ELSE n.next_due_at END,
 			state_reason = CASE WHEN n.state = 'needs_attention' THEN '' ELSE n.state_reason END,

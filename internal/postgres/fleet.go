@@ -25,6 +25,11 @@ type FleetERP struct {
 	StalePaused         int64 `db:"stale_paused"`
 	StaleNeedsAttention int64 `db:"stale_needs_attention"`
 
+	// Green and yet not right: full runs read nothing although we have something, incremental runs miss what full runs find.
+	ReadNothing   int64 `db:"read_nothing"`
+	MissChanges   int64 `db:"miss_changes"`
+	IssuesGrowing int64 `db:"issues_growing"` // connections whose open issues grew by ten and by half within a day
+
 	// LastFailed are active connections whose last run failed.
 	LastFailed int64 `db:"last_failed"`
 	// OldestSuccess is the age of the oldest last success among active connections that the schedule asks to run; one that was
@@ -60,13 +65,14 @@ const fleet = `
 	WITH counted AS (
 		SELECT erp, count(*) FILTER (WHERE state = 'active') AS active, count(*) FILTER (WHERE state = 'paused') AS paused,
 			count(*) FILTER (WHERE state = 'needs_attention') AS needs_attention,
-			count(*) FILTER (WHERE stale_at <= now() AND state = 'active' AND auto_sync AND schedule <> 'off') AS stale_late,
+			count(*) FILTER (WHERE ` + scheduledLate + `) AS stale_late,
+			count(*) FILTER (WHERE ` + readsNothing + `) AS read_nothing, count(*) FILTER (WHERE ` + missesChanges + `) AS miss_changes,
 			count(*) FILTER (WHERE stale_at <= now() AND state = 'active' AND NOT (auto_sync AND schedule <> 'off')) AS stale_manual,
 			count(*) FILTER (WHERE stale_at <= now() AND state = 'paused') AS stale_paused,
 			count(*) FILTER (WHERE stale_at <= now() AND state = 'needs_attention') AS stale_needs_attention,
 			count(*) FILTER (WHERE state = 'active' AND last_attempt_outcome = 'failed') AS last_failed,
 			min(coalesce(last_success_at, created_at)) FILTER (WHERE state = 'active' AND auto_sync AND schedule <> 'off') AS oldest_success
-		FROM connections GROUP BY erp
+		FROM connections n GROUP BY erp
 	), unfinished AS (
 		SELECT erp, count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running,
 			count(*) FILTER (WHERE status = 'waiting') AS waiting, min(ready_at) AS oldest_unclaimed
@@ -101,8 +107,9 @@ const fleet = `
 	), holding AS (
 		SELECT erp, count(*) AS holds, min(opened_at) AS oldest_hold FROM open_holds GROUP BY erp
 	), wrong AS (
-		SELECT n.erp, count(*) AS issues FROM issues i JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id
-		WHERE i.closed_at IS NULL AND n.state <> 'removed' GROUP BY n.erp
+		SELECT n.erp, sum(i.n)::bigint AS issues, count(*) FILTER (WHERE ` + issuesGrow + `) AS issues_growing
+		FROM (` + openIssues + `) i JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id
+		WHERE n.state <> 'removed' GROUP BY n.erp
 	), logins AS (
 		SELECT n.erp, count(*) FILTER (WHERE c.ends_at < now() + c.notice_days * interval '1 day') AS logins_noticed,
 			count(*) FILTER (WHERE c.ends_at < now() + interval '14 days') AS logins_14_days,
@@ -119,6 +126,7 @@ const fleet = `
 	SELECT erp, coalesce(active, 0) AS active, coalesce(paused, 0) AS paused, coalesce(needs_attention, 0) AS needs_attention,
 		coalesce(stale_late, 0) AS stale_late, coalesce(stale_manual, 0) AS stale_manual, coalesce(stale_paused, 0) AS stale_paused,
 		coalesce(stale_needs_attention, 0) AS stale_needs_attention, coalesce(last_failed, 0) AS last_failed,
+		coalesce(read_nothing, 0) AS read_nothing, coalesce(miss_changes, 0) AS miss_changes, coalesce(issues_growing, 0) AS issues_growing,
 		coalesce(extract(epoch FROM now() - oldest_success) * 1e9, 0)::bigint AS oldest_success,
 		coalesce(queued, 0) AS queued, coalesce(running, 0) AS running, coalesce(waiting, 0) AS waiting,
 		coalesce(extract(epoch FROM now() - oldest_unclaimed) * 1e9, 0)::bigint AS oldest_unclaimed,

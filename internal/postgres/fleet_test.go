@@ -83,6 +83,14 @@ func TestFleet(t *testing.T) {
 			(1, 1, 'customer', 1, 'erp_absent', 1, NULL), (1, 1, 'contact', 3, 'erp_absent', 1, NULL), (1, 1, 'link', 3, 'detached', 1, NULL),
 			(1, 1, 'link', 2, 'detached', 1, now()), (1, 2, 'customer', 2, 'erp_absent', 1, NULL);
 
+		-- Read nothing: 2 has a contact, 3 has none, 1 holds what it has. Connection 9 misses changes, 5 is idle.
+		INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active) VALUES (1, 2, 2, 1, 'erp', true);
+		UPDATE connections SET empty_since = now() WHERE id <= 3;
+		UPDATE connections SET idle_since = now(), idle_runs = 20, idle_finds = CASE id WHEN 9 THEN 3 ELSE 2 END WHERE id IN (5, 9);
+		-- Ten new issues at each of 4 and 6, which have twenty and thirty of the day before.
+		INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason, opened_at)
+			SELECT CASE c WHEN 4 THEN 1 ELSE 2 END, c, 'customer', 'old' || m, 'name', 'x', now() - CASE WHEN m <= 10 THEN interval '1 h' ELSE interval '2 days' END
+			FROM (VALUES (4, 30), (6, 40)) AS v (c, n), generate_series(1, n) m;
 		INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason, closed_at) VALUES
 			(1, 1, 'customer', '1', 'name', 'x', NULL), (1, 2, 'customer', '1', 'name', 'x', NULL), (1, 2, 'customer', '2', 'name', 'x', now()),
 			(2, 8, 'customer', '1', 'name', 'x', NULL), (2, 9, 'customer', '1', 'name', 'x', NULL);
@@ -115,12 +123,13 @@ func TestFleet(t *testing.T) {
 		{
 			ERP: "one", Active: 4, Paused: 2, NeedsAttention: 1, StaleLate: 1, StaleManual: 2, StalePaused: 1, StaleNeedsAttention: 1,
 			LastFailed: 1, OldestSuccess: 9 * day, Queued: 3, Running: 2, Waiting: 2, OldestUnclaimed: 90 * time.Second,
-			Holds: 1, Held: 3, OldestHold: 2 * day, Issues: 2, LoginsNoticed: 3, LoginsIn14Days: 3, LoginsIn3Days: 2, LoginLeft: &left,
+			Holds: 1, Held: 3, OldestHold: 2 * day, Issues: 72, ReadNothing: 1, IssuesGrowing: 1, LoginsNoticed: 3, LoginsIn14Days: 3, LoginsIn3Days: 2,
+			LoginLeft:    &left,
 			MeteredCalls: 10 + 50 + 80,
 		},
 		{
 			ERP: "two", Active: 1, OldestSuccess: time.Minute, Running: 1, OldestUnclaimed: 20 * time.Second, Holds: 1, OldestHold: time.Hour,
-			Issues: 1, MeteredCalls: 90, PausedFor: time.Hour,
+			Issues: 1, MissChanges: 1, MeteredCalls: 90, PausedFor: time.Hour,
 		},
 		{ERP: "unconnected", PausedFor: 2 * time.Hour},
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,22 +109,25 @@ type pageWriter struct {
 	missingCustomers, missingContacts []int64
 }
 
-// lock takes the run's row and checks that the step still holds it.
+// lock takes the run's row and checks that the step still holds it. From then on Postgres ends the transaction when nothing
+// comes for as long as the lease (idlePatience says why).
 func (w *pageWriter) lock(ctx context.Context) error {
 	var run struct {
-		Pages     int  `db:"pages"`
-		HasIssues bool `db:"has_issues"`
-		HasHold   bool `db:"has_hold"`
+		Pages     int    `db:"pages"`
+		HasIssues bool   `db:"has_issues"`
+		HasHold   bool   `db:"has_hold"`
+		Patience  string `db:"patience"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
 		SELECT r.pages,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
 			EXISTS (SELECT FROM holds h WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id AND h.state = 'open')
-				AS has_hold
+				AS has_hold,
+			set_config('idle_in_transaction_session_timeout', $4, true) AS patience
 		FROM runs r
 		WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
-		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing)
+		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10))
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}

@@ -51,7 +51,8 @@ var (
 		LEFT JOIN contacts lc ON lc.tenant_id = cc.tenant_id AND lc.id = cc.contact_id
 		WHERE h.state = 'open'`, "hold_id, kind, name"}
 	Points = Listing{`
-		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day, last_day FROM contact_points`,
+		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day::text, last_day::text
+		FROM contact_points`,
 		"contact_id, kind, field, place"}
 	Requests = Listing{`SELECT tenant_id, run_id, requested_at, mode, trigger, requested_by, reason FROM run_requests`, "run_id, requested_at"}
 )
@@ -170,47 +171,4 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 		return RunState{}, fmt.Errorf("read run %d: %w", id, err)
 	}
 	return r, nil
-}
-
-// SetRole changes which mail a role gets; it holds at once. Nil leaves a type as it is.
-func (s *Store) SetRole(ctx context.Context, tenant int64, role string, invoice, communication *bool, by By) error {
-	err := s.in(ctx, asApp, tenant, func(tx *sqlx.Tx) error {
-		var was struct {
-			ID            int64 `db:"id"`
-			Invoice       bool  `db:"invoice_presentment"`
-			Communication bool  `db:"communication_contact"`
-		}
-		err := tx.GetContext(ctx, &was, `SELECT id, invoice_presentment, communication_contact FROM roles
-			WHERE tenant_id = $1 AND (id::text = $2 OR lower(name) = lower($2)) ORDER BY id::text = $2 DESC LIMIT 1 FOR UPDATE`, tenant, role)
-		if err != nil {
-			return notFound(err, fmt.Sprintf("role %q", role))
-		}
-		now := was
-		if invoice != nil {
-			now.Invoice = *invoice
-		}
-		if communication != nil {
-			now.Communication = *communication
-		}
-		var changes []change
-		if now.Invoice != was.Invoice {
-			changes = append(changes, change{"invoice_presentment", fmt.Sprint(was.Invoice), fmt.Sprint(now.Invoice)})
-		}
-		if now.Communication != was.Communication {
-			changes = append(changes, change{"communication_contact", fmt.Sprint(was.Communication), fmt.Sprint(now.Communication)})
-		}
-		if len(changes) == 0 {
-			return nil
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE roles SET invoice_presentment = $3, communication_contact = $4 WHERE tenant_id = $1 AND id = $2`,
-			tenant, was.ID, now.Invoice, now.Communication)
-		if err != nil {
-			return err
-		}
-		return tell(ctx, tx, tenant, nil, "role", was.ID, changes, by)
-	})
-	if err != nil {
-		return fmt.Errorf("set role: %w", err)
-	}
-	return nil
 }

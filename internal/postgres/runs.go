@@ -35,6 +35,16 @@ const (
 	FirstLoad  Trigger = "first_load"
 )
 
+// Purpose of a run.
+type Purpose string
+
+// What runs are for.
+const (
+	Sync     Purpose = "sync"     // the whole connection
+	Approval Purpose = "approval" // carry out an approved hold
+	Customer Purpose = "customer" // refresh one customer
+)
+
 // Request asks for a run of a connection.
 type Request struct {
 	Tenant, Connection int64
@@ -73,7 +83,8 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 			-- What a person asks for too is handed out anew: it may be far back in the queue of the scheduled ones.
 			not_before = CASE WHEN $4 = 'manual' THEN NULL ELSE not_before END,
 			handed_out_at = CASE WHEN $4 = 'manual' AND trigger <> 'manual' THEN NULL ELSE handed_out_at END
-		WHERE tenant_id = $1 AND connection_id = $2 AND status = 'queued' AND NOT preview RETURNING id`, q.Tenant, q.Connection, q.Mode, q.Trigger)
+		WHERE tenant_id = $1 AND connection_id = $2 AND status = 'queued' AND NOT preview AND purpose = 'sync'
+		RETURNING id`, q.Tenant, q.Connection, q.Mode, q.Trigger)
 	joined = err == nil
 	if errors.Is(err, sql.ErrNoRows) {
 		err = tx.GetContext(ctx, &run, `
@@ -114,32 +125,48 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 		if err != nil {
 			return err
 		}
-		var ids []int64
-		var next []*time.Time
+		if len(due) == 0 {
+			return nil
+		}
+		var tenants, ids []int64
+		var modes []string
+		var starts, next []*time.Time
 		for _, d := range due {
 			set, _ := readSettings(d.Settings) // a setting that cannot be read was refused when it was set; its default will do
 			mode := Incremental
 			if !d.LastFullAt.Valid || d.Now.Sub(d.LastFullAt.Time) >= set.FullEvery {
 				mode = Full
 			}
-			_, _, err := queueRun(ctx, tx, Request{
-				Tenant: d.Tenant, Connection: d.ID, Mode: mode, Trigger: BySchedule, By: "schedule", NotBefore: catchUp(d.Due, d.Now, d.ID),
-			})
-			if err != nil {
-				return err
-			}
-			queued++
 			following := nextDue(d.Schedule, d.Now, d.ID, d.State)
 			if following != nil && slices.Contains(save.Stretch, d.ERP) {
 				following = nextDue(d.Schedule, *following, d.ID, d.State)
 			}
-			ids, next = append(ids, d.ID), append(next, following)
+			tenants, ids, modes = append(tenants, d.Tenant), append(ids, d.ID), append(modes, string(mode))
+			starts, next = append(starts, catchUp(d.Due, d.Now, d.ID)), append(next, following)
 		}
-		if len(ids) == 0 {
-			return nil
-		}
+		queued = len(due)
+		// As queueRun, for all of them at once: their rows are locked.
 		_, err = tx.ExecContext(ctx, `
-			UPDATE connections c SET next_due_at = p.next FROM unnest($1::bigint[], $2::timestamptz[]) AS p (id, next) WHERE c.id = p.id`, ids, next)
+			WITH due AS (
+				SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+					AS p (tenant_id, connection_id, mode, not_before, next)
+			), joined AS (
+				UPDATE runs r SET mode = CASE WHEN d.mode = 'full' THEN 'full' ELSE r.mode END FROM due d
+				WHERE r.tenant_id = d.tenant_id AND r.connection_id = d.connection_id AND r.status = 'queued' AND NOT r.preview
+					AND r.purpose = 'sync'
+				RETURNING r.id, r.connection_id
+			), made AS (
+				INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, not_before)
+				SELECT tenant_id, connection_id, mode, $6, 'schedule', not_before FROM due
+				WHERE connection_id NOT IN (SELECT connection_id FROM joined)
+				RETURNING id, connection_id
+			), asked AS (
+				INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason)
+				SELECT d.tenant_id, r.id, d.mode, $6, 'schedule', '' FROM (SELECT * FROM joined UNION ALL SELECT * FROM made) AS r
+				JOIN due d USING (connection_id)
+			)
+			UPDATE connections c SET next_due_at = d.next FROM due d WHERE c.tenant_id = d.tenant_id AND c.id = d.connection_id`,
+			tenants, ids, modes, starts, next, BySchedule)
 		return err
 	})
 	if err != nil {
@@ -195,7 +222,9 @@ type HandOut struct {
 // connection's turn.
 const ready = `r.status IN ('queued', 'running', 'waiting') AND coalesce(r.not_before, '-infinity') <= now()
 	AND coalesce(r.lease_until, '-infinity') < now() AND n.state <> 'paused'
-	AND (r.status <> 'queued' OR NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting')))`
+	AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > now())
+	AND (r.status <> 'queued' OR r.purpose = 'customer' OR NOT EXISTS (SELECT FROM runs o
+		WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting') AND o.purpose <> 'customer'))`
 
 // HandOutNew numbers and returns the deliveries of runs that are ready and not with the queue.
 func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
@@ -266,6 +295,10 @@ type Claimed struct {
 	Settings       settings.Settings
 	Mode           Mode
 	Trigger        Trigger
+	Purpose        Purpose
+	Preview        bool
+	Hold           int64  // of an Approval
+	CustomerID     string // of a Customer's refresh: the ERP's id
 	Since, Resume  connector.Cursor
 	Pulled         bool // only the finish is left
 	Attempts       int  // claims since the last saved page, this one included
@@ -306,6 +339,10 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Fencing        int64        `db:"fencing"`
 		Mode           Mode         `db:"mode"`
 		Trigger        Trigger      `db:"trigger"`
+		Purpose        Purpose      `db:"purpose"`
+		Preview        bool         `db:"preview"`
+		Hold           int64        `db:"hold_id"`
+		CustomerID     string       `db:"customer_erp_id"`
 		Since          string       `db:"since_cursor"`
 		Checkpoint     string       `db:"checkpoint"`
 		Pulled         bool         `db:"pulled"`
@@ -322,7 +359,12 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Delay          int64        `db:"delay"`
 		Age            int64        `db:"age"`
 	}
-	err := tx.GetContext(ctx, &r, `
+	// The connection's lock makes two claims of its runs at once see each other: never do two hold a lease.
+	_, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE id = (SELECT connection_id FROM runs WHERE id = $1) FOR NO KEY UPDATE`, run)
+	if err != nil {
+		return nil, err
+	}
+	err = tx.GetContext(ctx, &r, `
 		WITH ready AS (
 			SELECT greatest(r.queued_at, r.not_before, (SELECT o.finished_at FROM runs o WHERE o.connection_id = r.connection_id AND o.id < r.id
 				ORDER BY o.id DESC LIMIT 1)) AS at -- it may have waited for the run before it
@@ -333,7 +375,9 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		FROM connections n
 		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
-		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
+			AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > clock_timestamp())
+		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview, coalesce(r.hold_id, 0) AS hold_id,
+			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
 			r.throttled_since, r.listing_began_at, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
 			n.erp, n.account, n.settings, n.cursor, EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
 			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
@@ -346,7 +390,8 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	}
 	c := &Claimed{
 		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease},
-		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Since: connector.Cursor(r.Since),
+		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
+		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
 		ThrottledSince: r.ThrottledSince.Time, ERPPaused: r.ERPPaused, First: r.Fencing == 1, Delay: time.Duration(r.Delay) * time.Microsecond,
 		Age: time.Duration(r.Age) * time.Microsecond,
@@ -379,7 +424,8 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 	}
 	err := tx.GetContext(ctx, &earlier, `
 		SELECT o.id, o.checkpoint, o.pulled FROM runs o
-		WHERE o.tenant_id = $1 AND o.connection_id = $2 AND o.id = (SELECT max(id) FROM runs l WHERE l.connection_id = $2 AND l.id < $3 AND NOT l.preview)
+		WHERE o.tenant_id = $1 AND o.connection_id = $2 AND o.id = (SELECT max(id) FROM runs l WHERE l.connection_id = $2 AND l.id < $3 AND NOT l.preview
+				AND l.purpose = 'sync')
 			AND o.status = 'failed' AND o.mode = $4 AND o.since_cursor = $5 AND o.pages > 0 AND o.checkpoint <> ''
 			AND o.checkpoint_at > now() - interval '24 hours'`, c.Tenant, c.Connection, c.Run, c.Mode, string(c.Since))
 	switch {

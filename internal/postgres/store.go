@@ -54,6 +54,9 @@ func (s *Store) Ping(ctx context.Context) error {
 const (
 	statementPatience = 40 * time.Second
 	networkPatience   = 60 * time.Second
+	// idlePatience is when Postgres ends a transaction in which nothing comes: whoever began it stands still, or the network
+	// has lost him, and the rows he locked are wanted.
+	idlePatience = 10 * time.Second
 )
 
 func open(dsn string, deadlines bool) (*sql.DB, error) {
@@ -127,17 +130,31 @@ const anyTenant = int64(0)
 // local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
 // reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
 func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.once(ctx, as, tenant, f) })
+}
+
+// still is in on one view of the database: what others commit meanwhile is not seen, and a row that they changed is not
+// changed as well, but all of it is tried again.
+func (s *Store) still(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.at(ctx, sql.LevelRepeatableRead, as, tenant, f) })
+}
+
+func again(ctx context.Context, once func() error) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		err := s.once(ctx, as, tenant, f)
+		err := once()
 		if err == nil || try == tries || ctx.Err() != nil || !undone(err) {
 			return err
 		}
 	}
 }
 
-func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return s.at(ctx, sql.LevelDefault, as, tenant, f)
+}
+
+func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return fmt.Errorf("postgres: %w", reachable(err))
 	}
@@ -151,7 +168,8 @@ func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sql
 		scope = strconv.FormatInt(tenant, 10)
 	}
 	begin := fmt.Sprintf(`SELECT set_config('search_path', 'contactsync, public', true), set_config('statement_timeout', '%d', true),
-		set_config('contactsync.tenant_id', '%s', true), set_config('role', '%s', true)`, statementPatience.Milliseconds(), scope, as)
+		set_config('idle_in_transaction_session_timeout', '%d', true), set_config('contactsync.tenant_id', '%s', true),
+		set_config('role', '%s', true)`, statementPatience.Milliseconds(), idlePatience.Milliseconds(), scope, as)
 	if _, err = tx.ExecContext(ctx, begin); err != nil {
 		return fmt.Errorf("postgres: take role %s: %w", as, err)
 	}

@@ -27,11 +27,15 @@ func (s *Store) Vault(tenant, connection int64) *Vault {
 	return &Vault{store: s, tenant: tenant, connection: connection}
 }
 
+// noteWithin bounds what is noted after a renewal that failed.
+const noteWithin = 5 * time.Second
+
 type sealedRow struct {
 	KeyID     string       `db:"key_id"`
 	Box       []byte       `db:"box"`
 	Version   int64        `db:"version"`
 	Since     sql.NullTime `db:"renewing_since"`
+	Open      sql.NullTime `db:"unanswered_since"`
 	RefusedAt sql.NullTime `db:"refused_at"`
 	Refused   string       `db:"refused"`
 	Hint      string       `db:"refused_hint"`
@@ -41,6 +45,9 @@ func (r sealedRow) stored() credentials.Stored {
 	s := credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
 	if r.Since.Valid {
 		s.RenewingSince = &r.Since.Time
+	}
+	if r.Open.Valid {
+		s.UnansweredSince = &r.Open.Time
 	}
 	if r.RefusedAt.Valid {
 		s.Refused = &credentials.Refusal{At: r.RefusedAt.Time, Text: r.Refused, Hint: r.Hint}
@@ -60,8 +67,8 @@ func (v *Vault) in(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 }
 
 func (v *Vault) get(ctx context.Context, tx *sqlx.Tx, row *sealedRow, lock string) error {
-	err := tx.GetContext(ctx, row, `SELECT key_id, box, version, renewing_since, refused_at, coalesce(refused, '') AS refused,
-			coalesce(refused_hint, '') AS refused_hint
+	err := tx.GetContext(ctx, row, `SELECT key_id, box, version, renewing_since, unanswered_since, refused_at,
+			coalesce(refused, '') AS refused, coalesce(refused_hint, '') AS refused_hint
 		FROM credentials WHERE tenant_id = $1 AND connection_id = $2`+lock, v.tenant, v.connection)
 	if errors.Is(err, sql.ErrNoRows) {
 		return credentials.ErrNone
@@ -114,6 +121,10 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		if err := v.get(ctx, tx, &row, " FOR UPDATE"); err != nil {
 			return err
 		}
+		// The ERP's answer is waited for with the row locked.
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf(`SET LOCAL idle_in_transaction_session_timeout = %d`, networkPatience.Milliseconds())); err != nil {
+			return err
+		}
 		if !row.Since.Valid || !row.Since.Time.Equal(noted) {
 			again = true // somebody else finished a renewal meanwhile, and took the note away
 			return nil
@@ -136,20 +147,26 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 			_, err = tx.ExecContext(ctx, `UPDATE credentials SET renewing_since = NULL WHERE tenant_id = $1 AND connection_id = $2`, v.tenant, v.connection)
 			return err
 		}
-		renewed.RenewingSince = nil
+		renewed.RenewingSince, renewed.UnansweredSince = nil, nil
 		return tx.GetContext(ctx, &renewed.Version, `
-			UPDATE credentials SET key_id = $3, box = $4, ends_at = $5, notice_days = $6, version = version + 1, renewing_since = NULL, updated_at = now()
+			UPDATE credentials SET key_id = $3, box = $4, ends_at = $5, notice_days = $6, version = version + 1, renewing_since = NULL,
+				unanswered_since = NULL, updated_at = now()
 			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`,
 			v.tenant, v.connection, renewed.KeyID, renewed.Box, renewed.EndsAt, renewed.NoticeDays)
 	})
 	if refusal != nil {
 		err = errors.Join(refusal, err)
 	}
-	if answered && !earlier {
-		// The renewal was seen to end. After a failed commit the note stays: a new token may be lost.
-		_ = v.in(context.WithoutCancel(ctx), func(tx *sqlx.Tx) error {
-			_, err := tx.ExecContext(ctx, `UPDATE credentials SET renewing_since = NULL WHERE tenant_id = $1 AND connection_id = $2 AND renewing_since = $3`,
-				v.tenant, v.connection, noted)
+	open := errors.Is(err, credentials.ErrUnanswered)
+	if answered && (open || !earlier) {
+		// The renewal was seen to end, if only without an answer. After a failed commit the note stays: a new token may be lost.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteWithin)
+		defer cancel()
+		_ = v.in(last, func(tx *sqlx.Tx) error {
+			_, err := tx.ExecContext(last, `
+				UPDATE credentials SET renewing_since = CASE WHEN $4 THEN renewing_since END,
+					unanswered_since = CASE WHEN $5 THEN coalesce(unanswered_since, $3) ELSE unanswered_since END
+				WHERE tenant_id = $1 AND connection_id = $2 AND renewing_since = $3`, v.tenant, v.connection, noted, earlier, open)
 			return err
 		})
 	}

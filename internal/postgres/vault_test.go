@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,6 +66,20 @@ func TestOneRenewalAtATime(t *testing.T) {
 	}); !errors.Is(err, refused) || note() != "" {
 		t.Errorf("after a refusal: %v, note %q", err, note())
 	}
+	unanswered := func() string {
+		return pgtest.Value(t, dsn, `SELECT unanswered_since FROM contactsync.credentials WHERE tenant_id = 1`)
+	}
+	for _, told := range []bool{false, true} {
+		_, err := store.Vault(1, 1).Renew(t.Context(), func(_ context.Context, s credentials.Stored) (credentials.Stored, error) {
+			if (s.UnansweredSince != nil) != told {
+				t.Errorf("told of the reply that did not come: %v, want %v", s.UnansweredSince, told)
+			}
+			return s, fmt.Errorf("no answer: %w", credentials.ErrUnanswered)
+		})
+		if err == nil || note() != "" || unanswered() == "" {
+			t.Errorf("without an answer: %v, notes %q and %q", err, note(), unanswered())
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := store.Vault(1, 1).Renew(ctx, func(_ context.Context, s credentials.Stored) (credentials.Stored, error) {
 		cancel() // as if the worker died before the commit
@@ -79,7 +94,7 @@ func TestOneRenewalAtATime(t *testing.T) {
 		}
 		s.Box = []byte("new")
 		return s, nil
-	}); err != nil || note() != "" {
-		t.Errorf("%v, note %q", err, note())
+	}); err != nil || note() != "" || unanswered() != "" {
+		t.Errorf("%v, notes %q and %q", err, note(), unanswered())
 	}
 }

@@ -48,7 +48,9 @@ CREATE POLICY ops ON contactsync.erp_pauses TO contactsync_ops USING (true);
 GRANT SELECT ON contactsync.erp_pauses TO contactsync_sync;
 GRANT SELECT, INSERT, UPDATE ON contactsync.erp_pauses TO contactsync_ops;
 
-ALTER TABLE contactsync.credentials ADD COLUMN ends_at timestamptz;
+ALTER TABLE contactsync.credentials ADD COLUMN ends_at timestamptz, ADD COLUMN unanswered_since timestamptz;
+COMMENT ON COLUMN contactsync.credentials.unanswered_since IS
+	'A renewal since the last good one got no answer: the ERP may have replaced the refresh token with it.';
 COMMENT ON COLUMN contactsync.credentials.ends_at IS
 	'When the login ends unless it is used or given anew; NULL: unknown or never. Outside the box so that it can be watched.';
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	mrand "math/rand/v2"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -60,7 +61,7 @@ type Private struct {
 // Own starts a Redis for this test alone. It ends with the test, or with the process.
 func Own(t testing.TB) *Private {
 	t.Helper()
-	conf, p, err := startAnywhere(t.Context())
+	conf, p, err := startAnywhere(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func (s *pool) take(ctx context.Context) (url string, release func() error, err 
 		return "", nil, fmt.Errorf("redistest: %d tests use the shared Redis at once: take Own", databases)
 	}
 	if s.n == 0 {
-		if s.conf, s.p, err = startAnywhere(ctx); err != nil {
+		if s.conf, s.p, err = startAnywhere(ctx, os.TempDir()); err != nil {
 			return "", nil, err
 		}
 	}
@@ -189,6 +190,7 @@ func command(url, name string) error {
 type config struct {
 	port     int
 	password string // Redis without one would write files for any local user
+	folder   string // where a test may have it write
 }
 
 func (c config) url(database int) string {
@@ -201,19 +203,20 @@ bind 127.0.0.1
 port %d
 requirepass %s
 databases %d
+dir %q
 appendonly no
 save ""
 maxmemory-policy noeviction
-`, c.port, c.password, databases)
+`, c.port, c.password, databases, c.folder)
 }
 
 var errPortTaken = errors.New("port is taken")
 
 // startAnywhere starts a Redis on a free port below 32768, where the kernel's range for clients begins: a client that
 // dials a stopped Redis again and again could be given that very port, connect to itself, and keep Redis from it.
-func startAnywhere(ctx context.Context) (config, *process, error) {
+func startAnywhere(ctx context.Context, folder string) (config, *process, error) {
 	for {
-		c := config{port: 20000 + mrand.IntN(12000), password: rand.Text()} //nolint:gosec // a port is no secret
+		c := config{port: 20000 + mrand.IntN(12000), password: rand.Text(), folder: folder} //nolint:gosec // a port is no secret
 		p, err := start(c)
 		if !errors.Is(err, errPortTaken) || ctx.Err() != nil {
 			return c, p, err

@@ -1,0 +1,95 @@
+// Command bench measures the whole system against a simulated ERP; `make bench` and `make bench-fleet` build what it needs and
+// run it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/centime/contactsync/internal/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	missed, err := run(ctx)
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "\nbench: %v\n", err)
+		os.Exit(1)
+	case len(missed) > 0:
+		fmt.Println("Missed:")
+		for _, sentence := range missed {
+			fmt.Println("- " + sentence)
+		}
+		os.Exit(1)
+	}
+	fmt.Println("All aims are met.")
+}
+
+func run(ctx context.Context) ([]string, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the programs: %w", err)
+	}
+	bin := filepath.Dir(program)
+	b := &bench.Bench{
+		Bin: bin, Logs: filepath.Join(filepath.Dir(bin), ".local", "bench-logs"), DatabaseURL: os.Getenv("DATABASE_URL"), RedisURL: os.Getenv("REDIS_URL"), Env: []string{"TICK=500ms"},
+		Sizes: []int{20_000, 100_000, 200_000}, Out: os.Stdout, Progress: os.Stderr,
+	}
+	if b.DatabaseURL == "" || b.RedisURL == "" {
+		return nil, errors.New("DATABASE_URL and REDIS_URL are not set: run `make bench`, which starts private servers")
+	}
+	if words := strings.Fields(os.Getenv("CUSTOMERS")); len(words) > 0 {
+		b.Sizes = nil
+		for _, word := range words {
+			n, err := strconv.Atoi(word)
+			if err != nil {
+				return nil, fmt.Errorf("CUSTOMERS: %q is not a number: use one or several, such as CUSTOMERS='20000 100000'", word)
+			}
+			b.Sizes = append(b.Sizes, n)
+		}
+	}
+	measure := b.Run
+	if len(os.Args) > 1 && os.Args[1] == "fleet" {
+		b.Env = nil
+		fleet := &bench.Fleet{Bench: b, Customers: 20}
+		minutes := 0
+		for _, n := range []struct {
+			name      string
+			into      *int
+			byDefault int
+		}{{"CONNECTIONS", &fleet.Connections, 10_000}, {"HUGE", &fleet.Huge, 1_000_000}, {"MINUTES", &minutes, 4}} {
+			if *n.into, err = number(n.name, n.byDefault); err != nil {
+				return nil, err
+			}
+		}
+		fleet.Window = time.Duration(minutes) * time.Minute
+		measure = fleet.Run
+	}
+	missed, err := measure(ctx)
+	if ctx.Err() != nil {
+		return nil, errors.New("interrupted")
+	}
+	return missed, err
+}
+
+func number(variable string, byDefault int) (int, error) {
+	text := os.Getenv(variable)
+	if text == "" {
+		return byDefault, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, fmt.Errorf("%s: %q is not a number from 1 on", variable, text)
+	}
+	return n, nil
+}
