@@ -439,6 +439,20 @@ func TestRightsAreKnown(t *testing.T) {
 	}
 }
 
+// TestAccidentHidesNoColumn: a failure of NetSuite's own while a column is asked for alone does not clear that column's values.
+func TestAccidentHidesNoColumn(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 50)
+	id := f.customer(sim.Customer{CompanyName: "Kelp", AltPhone: "218 555 0100"})
+	f.account.Deny("customer.fax")
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "c.isinactive, c.altphone FROM"}, sim.Fault{Kind: sim.Unexpected})
+	got := f.mustPull(connector.Pull{})
+	met := slices.ContainsFunc(f.sim.Log().Requests(nil), func(r erpsim.Request) bool { return r.Fault != "" })
+	if len(got.contacts[contact.OwnID(id)].Channels) != 1 || !met {
+		t.Errorf("met %t, rights are %s", met, got.end.Rights)
+	}
+}
+
 // TestUnexplainedRefusals: a statement that worked and is refused is a reason to find out once more what may be read.
 // Changed rights begin the listing again, the same rights make it the statement's fault, and nothing goes round for
 // ever.
