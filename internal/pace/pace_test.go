@@ -164,10 +164,31 @@ func TestAtOnce(t *testing.T) {
 	server.Flush()
 	answered()
 
-	if _, err := one.Acquire(t.Context(), kelp, limits, 200*time.Millisecond); err != nil { // and dies
+	// A long request keeps its place, however short a dead one's is kept.
+	const life = 300 * time.Millisecond
+	dying, die := mortal(t, server.URL)
+	answered, err := dying.Acquire(t.Context(), kelp, limits, life)
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(answered)
+	if wait := refused(t, other, kelp, limits); wait < pace.Patience { // after many lives
+		t.Errorf("told to wait %s", wait)
+	}
+	die()
 	get(t, other, kelp, limits)()
+}
+
+// mortal is open for a process that can die.
+func mortal(t testing.TB, url string) (b *pace.Budgets, die func()) {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(o)
+	t.Cleanup(func() { _ = client.Close() })
+	return pace.New(client), func() { _ = client.Close() }
 }
 
 // TestSlowHoldsForAll: a 429 of one worker keeps all of them from asking, a shorter one does not end it, and no other account

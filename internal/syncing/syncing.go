@@ -233,7 +233,7 @@ func (s *step) open() (connector.Source, error) {
 func (s *step) called(ctx context.Context) (answered func(), err error) {
 	answered = func() {}
 	if s.w.Pace != nil {
-		answered, err = s.w.Pace.Acquire(ctx, s.account(), s.limits(), s.erp.LongestRequest())
+		answered, err = s.w.Pace.Acquire(ctx, s.account(), s.limits(), s.w.Lease)
 		if err != nil {
 			return nil, err
 		}
