@@ -143,7 +143,7 @@ func TestAttention(t *testing.T) {
 			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run, left_at) VALUES
 				(1, 1, 'customer', 1, 'erp_absent', 17, NULL), (1, 1, 'customer', 2, 'erp_absent', 17, NULL),
 				(1, 1, 'customer', 3, 'erp_absent', 17, now())`, nil,
-			[]string{"warning hold 1 syncctl run show 17: Kelp books (1): 2 held for 3 days: 40 of 200 are missing"},
+			[]string{"warning hold 1 syncctl hold show 1: Kelp books (1): 2 held for 3 days: 40 of 200 are missing"},
 		},
 		"HoldOver": {
 			`INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run, state)
