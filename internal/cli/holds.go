@@ -95,7 +95,8 @@ func (c holdShowCmd) Run(a *app) error {
 	next := c.next(items)
 	if a.out.json {
 		shown := objects(rows)[0]
-		shown["counts"], shown["stopping"], shown["items"], shown["left_without_recipient"] = objects(counted), objects(mail), objects(items), objects(bare)
+		shown["counts"], shown["stopping"] = objects(counted), objects(mail)
+		shown["items"], shown["left_without_recipient"] = objects(items), objects(bare)
 		shown["next"] = nil
 		if next != "" {
 			shown["next"] = next
@@ -111,7 +112,8 @@ func (c holdShowCmd) Run(a *app) error {
 		a.out.list("mail", mail, "", "communication_type", "addresses", "customers", "left_without_recipient")
 	}
 	a.out.say(nil, "")
-	a.out.list("contacts", items, next, "customer_erp_id", "customer_name", "contact_name", "now", "reason", "evidence", "added_at", "added_by_run_id", "mail")
+	a.out.list("contacts", items, next,
+		"customer_erp_id", "customer_name", "contact_name", "now", "reason", "evidence", "added_at", "added_by_run_id", "mail")
 	a.bare(bare)
 	switch h.State {
 	case "open":

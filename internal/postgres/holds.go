@@ -217,7 +217,7 @@ item AS (
 	LEFT JOIN stated s ON s.kind = i.kind AND s.id = i.entity_id
 ),
 settled AS (
-	SELECT kind, id, reason, was, CASE WHEN reason = was AND at IS NULL THEN said ELSE ` + evidence + ` END AS evidence
+	SELECT kind, id, reason, said, CASE WHEN reason = was AND at IS NULL THEN said ELSE ` + evidence + ` END AS evidence
 	FROM (SELECT *, CASE WHEN inactive THEN 'erp_inactive' WHEN missing AND was = 'erp_inactive' THEN 'erp_absent' ELSE was END AS reason FROM item) i
 	WHERE inactive OR missing OR NOT found
 ),
@@ -315,9 +315,29 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 
 func carryOut(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	// What is remembered, should the approval be taken back, is what the look-ups said.
-	_, err := tx.ExecContext(ctx, `WITH `+approving+`
-		UPDATE hold_items i SET reason = s.reason, evidence = s.evidence FROM settled s, run r
-		WHERE i.tenant_id = $1 AND i.hold_id = r.hold_id AND i.kind = s.kind AND i.entity_id = s.id AND i.evidence <> s.evidence`, step.Tenant, step.Run)
+	var said struct{ kind, reason, evidence []string }
+	var ids []int64
+	rows, err := tx.QueryContext(ctx, `WITH `+approving+` SELECT kind, id, reason, evidence FROM settled WHERE evidence <> said`, step.Tenant, step.Run)
+	if err != nil {
+		return fmt.Errorf("evidence: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind, reason, evidence string
+		var id int64
+		if err := rows.Scan(&kind, &id, &reason, &evidence); err != nil {
+			return fmt.Errorf("evidence: %w", err)
+		}
+		said.kind, said.reason, said.evidence, ids = append(said.kind, kind), append(said.reason, reason), append(said.evidence, evidence), append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("evidence: %w", err)
+	}
+	_, err = tx.ExecContext(ctx, `
+		UPDATE hold_items i SET reason = s.reason, evidence = s.evidence
+		FROM runs r, unnest($3::text[], $4::bigint[], $5::text[], $6::text[]) AS s (kind, id, reason, evidence)
+		WHERE r.tenant_id = $1 AND r.id = $2 AND i.tenant_id = $1 AND i.hold_id = r.hold_id AND i.kind = s.kind AND i.entity_id = s.id`,
+		step.Tenant, step.Run, said.kind, ids, said.reason, said.evidence)
 	if err != nil {
 		return fmt.Errorf("note evidence: %w", err)
 	}
@@ -360,7 +380,8 @@ func (s *Store) HoldItems(ctx context.Context, h Hold, limit, offset int) (Rows,
 				s.kind AS record_kind, CASE s.kind WHEN 'customer' THEN s.customer_erp_id WHEN 'contact' THEN s.contact_erp_id
 					ELSE s.customer_erp_id || '/' || s.contact_erp_id END AS record_erp_id,
 				s.reason, s.evidence, s.added_by_run AS added_by_run_id, s.added_at,
-				CASE WHEN s.left_at IS NOT NULL THEN 'left' WHEN s.applied_by_run IS NOT NULL THEN 'let go' WHEN h.state = 'rejected' THEN 'kept' ELSE 'held' END AS now,
+				CASE WHEN s.left_at IS NOT NULL THEN 'left' WHEN s.applied_by_run IS NOT NULL THEN 'let go'
+					WHEN h.state = 'rejected' THEN 'kept' ELSE 'held' END AS now,
 				coalesce(s.left_by_run, s.applied_by_run) AS settled_by_run_id, s.left_at,
 				(SELECT string_agg(r.communication_type || ': ' || r.email, ', ' ORDER BY r.communication_type, r.email) FROM recipients r
 					WHERE r.tenant_id = $1 AND r.customer_id = s.customer_id AND r.contact_id = s.contact_id) AS mail
@@ -388,7 +409,8 @@ func (s *Store) HoldMail(ctx context.Context, h Hold) (Rows, error) {
 	return s.ofHold(ctx, h, `
 		WITH item AS (SELECT kind, entity_id FROM hold_items WHERE tenant_id = $1 AND hold_id = $2 AND left_at IS NULL AND applied_by_run IS NULL),
 		going AS (
-			SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.entity_id WHERE i.kind = 'customer'
+			SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.entity_id
+				WHERE i.kind = 'customer'
 			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = i.entity_id
 				WHERE i.kind = 'contact' AND l.origin = 'erp'
 			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id WHERE i.kind = 'link'

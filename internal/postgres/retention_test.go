@@ -77,6 +77,11 @@ func TestOldRunsAreRemoved(t *testing.T) {
 		"DecidedHold": {
 			age: 1000 * day, also: `INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run, state) VALUES (1, 1, 'x', 1, 'approved')`,
 		},
+		"LeftBare": {
+			age: 1000 * day, set: "deactivated = 1, left_bare = 1",
+			also: `INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 1, '1', 'x', 'customer', true);
+				INSERT INTO left_bare VALUES (1, 1, 1, 'communication_contact')`,
+		},
 		"OpenIssue": {
 			age: 1000 * day, stays: true,
 			also: `INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason, opened_by_run)

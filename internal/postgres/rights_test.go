@@ -222,6 +222,61 @@ func TestSyncCannotTouchWhatIsNotTheERPs(t *testing.T) {
 	}
 }
 
+// TestOnlyOpsErases guards the narrow way to erase what is the ERP's: nobody takes the role that may, ops call its functions, those see
+// one tenant and refuse a connection that was not removed; and a sync learns from the app's view ids of its own tenant only.
+func TestOnlyOpsErases(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	furnish(t, dsn)
+	db := open(t, dsn)
+	try := func(role string, tenant int, statement string) error {
+		var err error
+		as(t, db, role, tenant, func(tx *sql.Tx) { _, err = tx.ExecContext(t.Context(), statement) })
+		return err
+	}
+	const purge, erase = `SELECT * FROM purge(1, 10, 'x', '')`, `SELECT erase_contact((SELECT min(id) FROM contacts), 'x', '')`
+	for _, role := range []string{"contactsync_sync", "contactsync_app"} {
+		for _, statement := range []string{purge, erase} {
+			if err := try(role, 1, statement); err == nil || !strings.Contains(err.Error(), "permission denied") {
+				t.Errorf("%s: %s: %v", role, statement, err)
+			}
+		}
+	}
+	if err := try("contactsync_ops", 1, purge); err == nil || !strings.Contains(err.Error(), "only what was removed") {
+		t.Errorf("an active connection: %v", err)
+	}
+	if err := try("contactsync_ops", 1, `UPDATE connections SET state = 'removed';`+purge); err != nil {
+		t.Errorf("a removed connection: %v", err)
+	}
+	for _, tenant := range []int{0, 2} {
+		if err := try("contactsync_ops", tenant, `UPDATE connections SET state = 'removed';`+purge); err == nil {
+			t.Errorf("with tenant %d the connection of tenant 1 is purged", tenant)
+		}
+		if err := try("contactsync_ops", tenant, erase); err == nil {
+			t.Errorf("with tenant %d a contact of tenant 1 is erased", tenant)
+		}
+	}
+	for _, statement := range []string{`DELETE FROM customers`, `DELETE FROM hold_items`, `DELETE FROM erased`, `INSERT INTO erased VALUES (1, 'y')`} {
+		if err := try("contactsync_ops", 1, statement); err == nil {
+			t.Errorf("ops may %s", statement)
+		}
+	}
+	as(t, db, "contactsync_sync", 1, func(tx *sql.Tx) {
+		if got := strs(t, tx, `SELECT concat_ws(' ', customer_id, communication_type) FROM covered('{1,2}')`); strings.Join(got, ";") != "1 communication_contact" {
+			t.Errorf("a sync of tenant 1 sees %q", got)
+		}
+	})
+	if owner := strs(t, db, `SELECT string_agg(DISTINCT r.rolname || ' ' || r.rolcanlogin, ';') FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+		WHERE p.pronamespace = 'contactsync'::regnamespace AND p.prosecdef`)[0]; owner != "contactsync_app false;contactsync_erase false" {
+		t.Errorf("functions that act as their owner are owned by %s", owner)
+	}
+	for _, table := range strs(t, db, `SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+		WHERE c.relnamespace = 'contactsync'::regnamespace AND c.relkind = 'r' AND NOT (has_table_privilege('contactsync_erase', c.oid, 'DELETE')
+		AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'erase'))`) {
+		t.Errorf("%s cannot be purged: CALL contactsync.protect in its migration", table)
+	}
+}
+
 // TestReaderSeesItsTenantsViewsOnly guards the contract with finance systems' logins.
 func TestReaderSeesItsTenantsViewsOnly(t *testing.T) {
 	t.Parallel()
