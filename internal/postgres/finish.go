@@ -189,7 +189,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
 			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
-			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.finished_at > now() - interval '24 hours'
+			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
 				count(*) FILTER (WHERE new) AS new
@@ -245,20 +245,8 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		quiet, err := isQuiet(ctx, tx, step)
-		if err != nil {
+		if err := settle(ctx, tx, step, limits, lookups); err != nil {
 			return err
-		}
-		if !quiet {
-			if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
-				return err
-			}
-		}
-		if err := fillRoles(ctx, tx, step); err != nil {
-			return fmt.Errorf("give roles: %w", err)
-		}
-		if err := finishIssues(ctx, tx, step); err != nil {
-			return fmt.Errorf("issues: %w", err)
 		}
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
@@ -269,6 +257,26 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		return Went{}, fmt.Errorf("finish run: %w", err)
 	}
 	return went, nil
+}
+
+// settle decides over what goes and ends what only the whole of a run can end; run and connection are left to the caller.
+func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
+	quiet, err := isQuiet(ctx, tx, step)
+	if err != nil {
+		return err
+	}
+	if !quiet {
+		if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
+			return err
+		}
+	}
+	if err := fillRoles(ctx, tx, step); err != nil {
+		return fmt.Errorf("give roles: %w", err)
+	}
+	if err := finishIssues(ctx, tx, step); err != nil {
+		return fmt.Errorf("issues: %w", err)
+	}
+	return nil
 }
 
 func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {

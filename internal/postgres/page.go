@@ -137,6 +137,11 @@ func (w *pageWriter) save(ctx context.Context, page connector.Page) error {
 		return fmt.Errorf("read what is held: %w", err)
 	}
 	w.plan = reconcile.Page(w.held, page)
+	return w.write(ctx)
+}
+
+// write writes what the plan changes.
+func (w *pageWriter) write(ctx context.Context) error {
 	for _, part := range []struct {
 		name  string
 		write func(context.Context) error

@@ -120,6 +120,9 @@ type step struct {
 	erp   connector.Connector
 
 	cancelled, paused atomic.Bool
+	// aside: the step ended because a customer's refresh waits; it was last asked for at lookedAside.
+	aside       bool
+	lookedAside time.Time
 	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
 	// nobody else can claim meanwhile, so that waiting is no loss of the lease.
 	writing atomic.Bool
@@ -176,7 +179,7 @@ func (s *step) stop(ctx context.Context) bool {
 	default:
 	}
 	worked := time.Since(s.began)
-	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step ||
+	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step || s.stepsAside(ctx) ||
 		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
 }
 
@@ -191,6 +194,9 @@ func (s *step) run(ctx context.Context) error {
 			Kind: connector.Transient, Step: "work run", Message: fmt.Sprintf("%d workers in a row ended without saving a page", s.c.Attempts-1),
 			Hint: "Look at the workers' logs and memory: a page of this company may end them.",
 		}
+	}
+	if s.c.Purpose == postgres.Customer {
+		return s.refresh(ctx, source)
 	}
 	for {
 		if !s.c.Pulled {
@@ -383,7 +389,11 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 		}
 		var went postgres.Went
 		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
-			went, err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			end := s.w.Store.Finish
+			if s.c.Purpose == postgres.Customer {
+				end = s.w.Store.FinishCustomer
+			}
+			went, err = end(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
 			return err
 		})
 		if err == nil {
@@ -411,6 +421,9 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 		return nil, store.Cancelled(ctx, s.c.Step, calls)
 	case s.paused.Load():
 		s.log.InfoContext(ctx, "connection paused, the run waits")
+		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
+	case s.aside && errors.Is(err, errStopped):
+		s.log.InfoContext(ctx, "a customer's refresh goes first, the run goes on after it")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
 	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Since(s.began) > s.w.Step && s.c.Attempts == 0:
 		s.log.InfoContext(ctx, "step ends, the run goes on")
