@@ -132,26 +132,7 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		if err = lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		b.Missing = nil
-		if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
-			return err
-		}
-		if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
-			return err
-		}
-		var missing []struct {
-			Kind  connector.Kind `db:"kind"`
-			ID    int64          `db:"id"`
-			ERPID string         `db:"erp_id"`
-		}
-		err = tx.SelectContext(ctx, &missing, `WITH `+going+`
-			SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
-			UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
-			ORDER BY 1, 2`, step.Tenant, step.Run)
-		for _, m := range missing {
-			b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
-		}
-		if err != nil {
+		if b, err = brake(ctx, tx, step, limits); err != nil || b.Cause != "" {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
@@ -162,6 +143,28 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		return Brake{}, fmt.Errorf("brake: %w", err)
 	}
 	return b, nil
+}
+
+func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (b Brake, err error) {
+	if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
+		return b, err
+	}
+	if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
+		return b, err
+	}
+	var missing []struct {
+		Kind  connector.Kind `db:"kind"`
+		ID    int64          `db:"id"`
+		ERPID string         `db:"erp_id"`
+	}
+	err = tx.SelectContext(ctx, &missing, `WITH `+going+`
+		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
+		UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+		ORDER BY 1, 2`, step.Tenant, step.Run)
+	for _, m := range missing {
+		b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
+	}
+	return b, err
 }
 
 // isQuiet: the run listed nothing completely and signalled no going, so nothing can go.

@@ -38,14 +38,11 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, page); err != nil {
+		if err := w.savePage(ctx, page, calls); err != nil {
 			return err
 		}
 		counts = w.plan.Counts
-		return w.advance(ctx, page, calls)
+		return nil
 	})
 	if err != nil {
 		return counts, fmt.Errorf("save page: %w", err)
@@ -63,26 +60,7 @@ type Lookup struct {
 func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found connector.Page, calls int) error {
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, found); err != nil {
-			return err
-		}
-		seen := map[connector.Key]bool{}
-		for _, k := range w.plan.Read {
-			seen[k] = true
-		}
-		for _, a := range asked {
-			switch {
-			case seen[a.Key]:
-			case a.Key.Kind == connector.Customers:
-				w.missingCustomers = append(w.missingCustomers, a.ID)
-			case a.Key.Kind == connector.Contacts:
-				w.missingContacts = append(w.missingContacts, a.ID)
-			}
-		}
-		return w.advance(ctx, connector.Page{}, calls)
+		return w.saveLookup(ctx, asked, found, calls)
 	})
 	if err != nil {
 		return fmt.Errorf("save look-up: %w", err)
@@ -106,6 +84,42 @@ type pageWriter struct {
 	linkIDs                 map[reconcile.Pair]int64
 
 	missingCustomers, missingContacts []int64
+
+	// later takes, in a rehearsal, the ERP roles met first, whose roles are given at its end: that locks the tenant. Nil: at once.
+	later *[]connector.ERPRole
+}
+
+func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, page); err != nil {
+		return err
+	}
+	return w.advance(ctx, page, calls)
+}
+
+func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, found); err != nil {
+		return err
+	}
+	seen := map[connector.Key]bool{}
+	for _, k := range w.plan.Read {
+		seen[k] = true
+	}
+	for _, a := range asked {
+		switch {
+		case seen[a.Key]:
+		case a.Key.Kind == connector.Customers:
+			w.missingCustomers = append(w.missingCustomers, a.ID)
+		case a.Key.Kind == connector.Contacts:
+			w.missingContacts = append(w.missingContacts, a.ID)
+		}
+	}
+	return w.advance(ctx, connector.Page{}, calls)
 }
 
 // lock takes the run's row and checks that the step still holds it.

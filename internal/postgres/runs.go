@@ -451,7 +451,8 @@ func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor s
 		c.Since = connector.Cursor(cursor)
 	}
 	_, err := tx.ExecContext(ctx, `
-		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2)
+		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+			kept AS (DELETE FROM preview_pages WHERE tenant_id = $1 AND run_id = $2)
 		UPDATE runs SET mode = $3, since_cursor = $4, checkpoint = '', checkpoint_at = NULL, listing_began_at = now(), pages = 0, pulled = false,
 			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0,
 			active_at_start = (SELECT count(*) FROM customers cu

@@ -127,17 +127,21 @@ const anyTenant = int64(0)
 // local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
 // reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
 func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return s.tried(ctx, sql.LevelDefault, as, tenant, f)
+}
+
+func (s *Store) tried(ctx context.Context, level sql.IsolationLevel, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		err := s.once(ctx, as, tenant, f)
+		err := s.once(ctx, level, as, tenant, f)
 		if err == nil || try == tries || ctx.Err() != nil || !undone(err) {
 			return err
 		}
 	}
 }
 
-func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+func (s *Store) once(ctx context.Context, level sql.IsolationLevel, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: level})
 	if err != nil {
 		return fmt.Errorf("postgres: %w", reachable(err))
 	}

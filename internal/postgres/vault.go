@@ -100,7 +100,7 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 	renew func(context.Context, credentials.Stored) (credentials.Stored, error),
 ) (renewed credentials.Stored, again bool, err error) {
 	answered := false // the function ended, and nothing new is to be saved
-	err = v.store.once(ctx, asSync, v.tenant, func(tx *sqlx.Tx) error {
+	err = v.store.once(ctx, sql.LevelDefault, asSync, v.tenant, func(tx *sqlx.Tx) error {
 		var row sealedRow
 		if err := v.get(ctx, tx, &row, " FOR UPDATE"); err != nil {
 			return err

@@ -79,6 +79,9 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	if claimed.First {
 		w.Metrics.StartDelay(string(claimed.Trigger), claimed.Delay)
 	}
+	if claimed.Preview {
+		ctx = context.WithoutCancel(ctx) // a rehearsal takes as long as it takes; its step is ended by Draining
+	}
 	s := &step{w: w, c: claimed, log: log, began: time.Now()}
 	defer func() { w.Metrics.StepEnded(claimed.ERP, time.Since(s.began)) }()
 
@@ -173,13 +176,8 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 
 // stop says whether the step is to end between two pages.
 func (s *step) stop(ctx context.Context) bool {
-	select {
-	case <-s.w.Draining:
-		return true
-	default:
-	}
 	worked := time.Since(s.began)
-	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step || s.stepsAside(ctx) ||
+	return s.ending() || worked >= s.w.Step || s.stepsAside(ctx) ||
 		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
 }
 
@@ -201,6 +199,9 @@ func (s *step) run(ctx context.Context) error {
 	for {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
+		}
+		if err == nil && s.c.Preview {
+			return s.preview(ctx, source)
 		}
 		if err == nil {
 			return s.finish(ctx, source)
@@ -311,7 +312,7 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		var counts reconcile.Counts
 		began := time.Now()
 		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
-			counts, err = s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+			counts, err = s.savePage(ctx, f.page)
 			return err
 		})
 		if err != nil {
