@@ -223,7 +223,10 @@ var brokenSources = []brokenSource{
 		b := &broken{Source: inner}
 		b.customer = func(ctx context.Context, id string) (connector.Page, error) {
 			page, err := inner.Customer(ctx, id)
-			for other := range inner.Pull(ctx, connector.Pull{}) {
+			for other, err := range inner.Pull(ctx, connector.Pull{}) {
+				if err != nil {
+					return page, err
+				}
 				for _, l := range other.Links {
 					if l.Customer != id && l.StatedBy == (connector.Key{}) {
 						page.Links = append(page.Links, l)
