@@ -29,6 +29,12 @@ type Source interface {
 	// Lookup reads these records now, inactive ones too, at most LookupMax at a time. A key missing from the answer is
 	// gone or hidden. It is errors.ErrUnsupported where the ERP cannot be asked (QuickBooks Desktop).
 	Lookup(ctx context.Context, keys []Key) (Page, error)
+
+	// Customer reads one customer as it is now, active or not, with all that is at it: its own contact, every link that
+	// is a row of its own, and the contacts attached to it, whoever states that. The page names no other customer and has
+	// neither Next nor End; if it does not name the customer, that is gone or hidden. It is errors.ErrUnsupported where
+	// the ERP cannot be asked.
+	Customer(ctx context.Context, id string) (Page, error)
 }
 
 // LookupMax is the largest number of keys that one Lookup is asked for.

@@ -288,7 +288,7 @@ type kind struct {
 
 // failedTwice: the last two finished runs of connection n failed.
 const failedTwice = `(n.last_attempt_outcome IS NOT DISTINCT FROM 'failed' AND 2 = (SELECT count(*) FROM (
-	SELECT status FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview ORDER BY id DESC LIMIT 2) AS two
+	SELECT status FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview AND purpose <> 'customer' ORDER BY id DESC LIMIT 2) AS two
 	WHERE status = 'failed'))`
 
 // What is green and yet not right, of a connection n. The fleet counts by the same conditions.
@@ -323,7 +323,7 @@ var kinds = []kind{
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, n.last_success_at AS at, 0 AS n,
 			coalesce(r.error_kind || ': ' || r.error, 'failed') AS what
 		FROM connections n CROSS JOIN LATERAL (
-			SELECT id, error_kind, error FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview ORDER BY id DESC LIMIT 1) r
+			SELECT id, error_kind, error FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview AND purpose <> 'customer' ORDER BY id DESC LIMIT 1) r
 		WHERE n.state = 'active' AND NOT n.erp = ANY ($1) AND ` + failedTwice + ``,
 		"syncctl run list --status failed",
 		func(l *look, f found) (string, string) {

@@ -225,26 +225,7 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		if err = lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		b.Missing = nil
-		if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
-			return err
-		}
-		if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
-			return err
-		}
-		var missing []struct {
-			Kind  connector.Kind `db:"kind"`
-			ID    int64          `db:"id"`
-			ERPID string         `db:"erp_id"`
-		}
-		err = tx.SelectContext(ctx, &missing, `WITH `+going+`
-			SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
-			UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
-			ORDER BY 1, 2`, step.Tenant, step.Run)
-		for _, m := range missing {
-			b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
-		}
-		if err != nil {
+		if b, err = brake(ctx, tx, step, limits); err != nil || b.Cause != "" {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
@@ -255,6 +236,28 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		return Brake{}, fmt.Errorf("brake: %w", err)
 	}
 	return b, nil
+}
+
+func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (b Brake, err error) {
+	if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
+		return b, err
+	}
+	if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
+		return b, err
+	}
+	var missing []struct {
+		Kind  connector.Kind `db:"kind"`
+		ID    int64          `db:"id"`
+		ERPID string         `db:"erp_id"`
+	}
+	err = tx.SelectContext(ctx, &missing, `WITH `+going+`
+		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
+		UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+		ORDER BY 1, 2`, step.Tenant, step.Run)
+	for _, m := range missing {
+		b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
+	}
+	return b, err
 }
 
 // isQuiet: the run listed nothing completely and signalled no going, so nothing can go.
@@ -283,7 +286,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
 			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
-			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.finished_at > now() - interval '24 hours'
+			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
 				AND o.purpose <> 'approval' -- a person decided on that
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
@@ -343,23 +346,8 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		quiet, err := isQuiet(ctx, tx, step)
-		if err != nil {
+		if err := settle(ctx, tx, step, limits, lookups); err != nil {
 			return err
-		}
-		if !quiet {
-			if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
-				return err
-			}
-		}
-		if err := fillRoles(ctx, tx, step); err != nil {
-			return fmt.Errorf("give roles: %w", err)
-		}
-		if err := finishIssues(ctx, tx, step); err != nil {
-			return fmt.Errorf("issues: %w", err)
-		}
-		if err := closeEmptied(ctx, tx, step); err != nil {
-			return fmt.Errorf("close hold: %w", err)
 		}
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
@@ -370,6 +358,29 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		return Went{}, fmt.Errorf("finish run: %w", err)
 	}
 	return went, nil
+}
+
+// settle decides over what goes and ends what only the whole of a run can end; run and connection are left to the caller.
+func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
+	quiet, err := isQuiet(ctx, tx, step)
+	if err != nil {
+		return err
+	}
+	if !quiet {
+		if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
+			return err
+		}
+	}
+	if err := fillRoles(ctx, tx, step); err != nil {
+		return fmt.Errorf("give roles: %w", err)
+	}
+	if err := finishIssues(ctx, tx, step); err != nil {
+		return fmt.Errorf("issues: %w", err)
+	}
+	if err := closeEmptied(ctx, tx, step); err != nil {
+		return fmt.Errorf("close hold: %w", err)
+	}
+	return nil
 }
 
 func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {

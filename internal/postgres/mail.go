@@ -118,6 +118,21 @@ func (s *Store) decided(
 	return d, err
 }
 
+// mailSnapshot keeps the recipients of tenant $1, or some of them, as they are now.
+func mailSnapshot(when, some string) string {
+	return `CREATE TEMPORARY TABLE mail_` + when + ` ON COMMIT DROP AS
+		SELECT customer_id, communication_type, lower(email) AS address, email, contact_id FROM recipients WHERE tenant_id = $1 ` + some
+}
+
+// compared is the difference between the snapshots before and after.
+const compared = `WITH differs AS (
+		SELECT a.customer_id IS NOT NULL AS starts, coalesce(a.communication_type, b.communication_type) AS communication_type,
+			coalesce(a.customer_id, b.customer_id) AS customer_id, coalesce(a.contact_id, b.contact_id) AS contact_id,
+			coalesce(a.email, b.email) AS email
+		FROM mail_before b FULL JOIN mail_after a USING (customer_id, communication_type, address)
+		WHERE a.customer_id IS NULL OR b.customer_id IS NULL
+	) `
+
 // mailDifference makes a change within the transaction and compares the recipients of the tenant before and after it, by
 // customer, kind of mail and address without case.
 func mailDifference(ctx context.Context, tx *sqlx.Tx, tenant int64, change func() error) (MailDifference, error) {
@@ -127,23 +142,14 @@ func mailDifference(ctx context.Context, tx *sqlx.Tx, tenant int64, change func(
 // mailDifferenceAt is mailDifference at these customers only; nil: at all of the tenant's.
 func mailDifferenceAt(ctx context.Context, tx *sqlx.Tx, tenant int64, customers []int64, change func() error) (MailDifference, error) {
 	var d MailDifference
-	const snapshot = `CREATE TEMPORARY TABLE %s ON COMMIT DROP AS
-		SELECT customer_id, communication_type, lower(email) AS address, email, contact_id FROM recipients
-		WHERE tenant_id = $1 AND ($2::bigint[] IS NULL OR customer_id = ANY ($2))`
-	const compared = `WITH differs AS (
-			SELECT a.customer_id IS NOT NULL AS starts, coalesce(a.communication_type, b.communication_type) AS communication_type,
-				coalesce(a.customer_id, b.customer_id) AS customer_id, coalesce(a.contact_id, b.contact_id) AS contact_id,
-				coalesce(a.email, b.email) AS email
-			FROM mail_before b FULL JOIN mail_after a USING (customer_id, communication_type, address)
-			WHERE a.customer_id IS NULL OR b.customer_id IS NULL
-		) `
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf(snapshot, "mail_before"), tenant, pq.Array(customers)); err != nil {
+	const some = `AND ($2::bigint[] IS NULL OR customer_id = ANY ($2))`
+	if _, err := tx.ExecContext(ctx, mailSnapshot("before", some), tenant, pq.Array(customers)); err != nil {
 		return d, fmt.Errorf("recipients before: %w", err)
 	}
 	if err := change(); err != nil {
 		return d, err
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf(snapshot, "mail_after"), tenant, pq.Array(customers)); err != nil {
+	if _, err := tx.ExecContext(ctx, mailSnapshot("after", some), tenant, pq.Array(customers)); err != nil {
 		return d, fmt.Errorf("recipients after: %w", err)
 	}
 	err := tx.SelectContext(ctx, &d.Counts, compared+`

@@ -40,14 +40,11 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, page); err != nil {
+		if err := w.savePage(ctx, page, calls); err != nil {
 			return err
 		}
 		counts = w.plan.Counts
-		return w.advance(ctx, page, calls)
+		return nil
 	})
 	if err != nil {
 		return counts, fmt.Errorf("save page: %w", err)
@@ -65,26 +62,7 @@ type Lookup struct {
 func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found connector.Page, calls int) error {
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, found); err != nil {
-			return err
-		}
-		seen := map[connector.Key]bool{}
-		for _, k := range w.plan.Read {
-			seen[k] = true
-		}
-		for _, a := range asked {
-			switch {
-			case seen[a.Key]:
-			case a.Key.Kind == connector.Customers:
-				w.missingCustomers = append(w.missingCustomers, a.ID)
-			case a.Key.Kind == connector.Contacts:
-				w.missingContacts = append(w.missingContacts, a.ID)
-			}
-		}
-		return w.advance(ctx, connector.Page{}, calls)
+		return w.saveLookup(ctx, asked, found, calls)
 	})
 	if err != nil {
 		return fmt.Errorf("save look-up: %w", err)
@@ -111,6 +89,42 @@ type pageWriter struct {
 	linkIDs                 map[reconcile.Pair]int64
 
 	missingCustomers, missingContacts []int64
+
+	// later takes, in a rehearsal, the ERP roles met first, whose roles are given at its end: that locks the tenant. Nil: at once.
+	later *[]connector.ERPRole
+}
+
+func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, page); err != nil {
+		return err
+	}
+	return w.advance(ctx, page, calls)
+}
+
+func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, found); err != nil {
+		return err
+	}
+	seen := map[connector.Key]bool{}
+	for _, k := range w.plan.Read {
+		seen[k] = true
+	}
+	for _, a := range asked {
+		switch {
+		case seen[a.Key]:
+		case a.Key.Kind == connector.Customers:
+			w.missingCustomers = append(w.missingCustomers, a.ID)
+		case a.Key.Kind == connector.Contacts:
+			w.missingContacts = append(w.missingContacts, a.ID)
+		}
+	}
+	return w.advance(ctx, connector.Page{}, calls)
 }
 
 // lock takes the run's row and checks that the step still holds it. From then on Postgres ends the transaction when nothing
@@ -148,6 +162,11 @@ func (w *pageWriter) save(ctx context.Context, page connector.Page) error {
 		return fmt.Errorf("read what is held: %w", err)
 	}
 	w.incoming, w.plan = page, reconcile.Page(w.held, page)
+	return w.write(ctx)
+}
+
+// write writes what the plan changes.
+func (w *pageWriter) write(ctx context.Context) error {
 	for _, part := range []struct {
 		name  string
 		write func(context.Context) error

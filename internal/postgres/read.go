@@ -141,10 +141,14 @@ func readRows(ctx context.Context, tx *sqlx.Tx, query string, args ...any) (Rows
 // RunState is a run as it goes on, for whoever waits for it.
 type RunState struct {
 	ID         int64      `db:"id"`
+	Tenant     int64      `db:"tenant_id"`
 	Connection int64      `db:"connection_id"`
 	Name       string     `db:"name"`
 	ERP        string     `db:"erp"`
 	Mode       Mode       `db:"mode"`
+	Purpose    Purpose    `db:"purpose"`
+	Preview    bool       `db:"preview"`
+	Pages      int64      `db:"pages"`
 	Status     string     `db:"status"`
 	Read       int64      `db:"read"`
 	Created    int64      `db:"created"`
@@ -184,8 +188,9 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 	var r RunState
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		return notFound(tx.GetContext(ctx, &r, `
-			SELECT r.id, r.connection_id, n.name, n.erp, r.mode, r.status, r.read, r.created, r.updated, r.unchanged, r.ignored, r.refused, r.with_issue,
-				r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
+			SELECT r.id, r.tenant_id, r.connection_id, n.name, n.erp, r.mode, r.purpose, r.preview, r.pages, r.status, r.read, r.created, r.updated,
+				r.unchanged, r.ignored, r.refused, r.with_issue, r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error,
+				r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
 				now() AS now, n.state
 			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
 	})

@@ -29,6 +29,10 @@ func furnish(t *testing.T, dsn string) {
 			INSERT INTO call_counts (tenant_id, connection_id, month, calls) VALUES (T, T, '2026-11-01', 1);
 			INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason) VALUES (T, T, 'full', 'manual', 'x', '');
 			INSERT INTO run_pages (tenant_id, run_id, page) VALUES (T, T, 1);
+			INSERT INTO preview_pages (tenant_id, run_id, page, body) VALUES (T, T, 1, '');
+			INSERT INTO previews (tenant_id, run_id, compared_at) VALUES (T, T, now());
+			INSERT INTO preview_changes (tenant_id, run_id, place, entity, what) VALUES (T, T, 1, 'customer', 'created');
+			INSERT INTO preview_mail VALUES (T, T, 1, true, 'invoice_presentment', '1', 'Customer', 'From ERP', 'a@t.example', false);
 			INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (T, T, '1', 'Customer', 'customer', true);
 			INSERT INTO roles (tenant_id, name, communication_contact) VALUES (T, 'Loud', true);
 			INSERT INTO role_mappings VALUES (T, T, 'company', 'Company Contact', T);

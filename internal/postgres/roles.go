@@ -44,8 +44,11 @@ func (w *pageWriter) mapRole(ctx context.Context, r connector.ERPRole) error {
 			w.step.Tenant, w.step.Connection, r.Key, r.Name, w.step.Run, was, fieldERPName)
 		return err
 	}
-	role, err := roleForNewKey(ctx, w.tx, w.step, r)
-	if err != nil {
+	var role *int64
+	var err error
+	if w.later != nil {
+		*w.later = append(*w.later, r)
+	} else if role, err = roleForNewKey(ctx, w.tx, w.step, r); err != nil {
 		return err
 	}
 	_, err = w.tx.ExecContext(ctx, `

@@ -68,14 +68,8 @@ func (s *Store) QueueRun(ctx context.Context, q Request) (run int64, joined bool
 }
 
 func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bool, err error) {
-	// The connection's lock makes two requests at once see each other.
-	var state string
-	err = tx.GetContext(ctx, &state, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, q.Tenant, q.Connection)
-	if err != nil {
-		return 0, false, notFound(err, "connection")
-	}
-	if state == "removed" {
-		return 0, false, fmt.Errorf("connection %d was removed: add it again first: %w", q.Connection, ErrNotFound)
+	if err := lockForQueue(ctx, tx, q); err != nil {
+		return 0, false, err
 	}
 	err = tx.GetContext(ctx, &run, `
 		UPDATE runs SET mode = CASE WHEN $3 = 'full' THEN 'full' ELSE mode END,
@@ -94,10 +88,24 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 	if err != nil {
 		return 0, false, err
 	}
-	_, err = tx.ExecContext(ctx, `
+	return run, joined, keepRequest(ctx, tx, run, q)
+}
+
+// lockForQueue takes the connection's lock, which makes two requests at once see each other.
+func lockForQueue(ctx context.Context, tx *sqlx.Tx, q Request) error {
+	var state string
+	err := tx.GetContext(ctx, &state, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, q.Tenant, q.Connection)
+	if err == nil && state == "removed" {
+		return fmt.Errorf("connection %d was removed: add it again first: %w", q.Connection, ErrNotFound)
+	}
+	return notFound(err, "connection")
+}
+
+func keepRequest(ctx context.Context, tx *sqlx.Tx, run int64, q Request) error {
+	_, err := tx.ExecContext(ctx, `
 		INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
 		q.Tenant, run, q.Mode, q.Trigger, q.By, q.Reason)
-	return run, joined, err
+	return err
 }
 
 // QueueDue queues a run for each connection whose time has come, at most limit of them, and sets its next time. Any number
@@ -219,12 +227,16 @@ type HandOut struct {
 }
 
 // ready is when a run may be worked: its time has come, nobody works it, its connection is not stopped, and it is the
-// connection's turn.
+// connection's turn. A customer's refresh goes before everything else of the connection.
 const ready = `r.status IN ('queued', 'running', 'waiting') AND coalesce(r.not_before, '-infinity') <= now()
 	AND coalesce(r.lease_until, '-infinity') < now() AND n.state <> 'paused'
 	AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > now())
 	AND (r.status <> 'queued' OR r.purpose = 'customer' OR NOT EXISTS (SELECT FROM runs o
-		WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting') AND o.purpose <> 'customer'))`
+		WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting') AND o.purpose <> 'customer'))
+	AND (r.purpose = 'customer' OR NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND ` + refreshWaits + `))`
+
+// refreshWaits is a customer's refresh whose time has come.
+const refreshWaits = `o.purpose = 'customer' AND o.status IN ('queued', 'running', 'waiting') AND coalesce(o.not_before, '-infinity') <= now()`
 
 // HandOutNew numbers and returns the deliveries of runs that are ready and not with the queue.
 func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
@@ -401,7 +413,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	}
 	switch {
 	case !r.ListingBegan.Valid:
-		if r.Mode == Incremental && r.Cursor == "" {
+		if r.Mode == Incremental && r.Cursor == "" && r.Purpose == Sync {
 			c.Mode = Full
 		}
 		return c, beginListing(ctx, tx, c, r.Cursor)
@@ -417,7 +429,7 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 	if c.Mode == Incremental {
 		c.Since = connector.Cursor(cursor)
 	}
-	if c.Purpose == Approval { // it looks up by key, and continues no listing
+	if c.Purpose != Sync || c.Preview { // it continues no listing, and nobody continues it
 		return listAgain(ctx, tx, c, c.Mode, cursor)
 	}
 	var earlier struct {
@@ -455,7 +467,8 @@ func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor s
 		c.Since = connector.Cursor(cursor)
 	}
 	_, err := tx.ExecContext(ctx, `
-		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2)
+		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+			kept AS (DELETE FROM preview_pages WHERE tenant_id = $1 AND run_id = $2)
 		UPDATE runs SET mode = $3, since_cursor = $4, checkpoint = '', checkpoint_at = NULL, listing_began_at = now(), pages = 0, pulled = false,
 			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0,
 			active_at_start = (SELECT count(*) FROM customers cu
@@ -543,7 +556,7 @@ func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause erro
 		_, err := tx.ExecContext(ctx, `
 			UPDATE runs SET status = 'waiting', lease_until = NULL, handed_out_at = NULL, not_before = now() + $3 * interval '1 microsecond',
 				erp_calls = erp_calls + $4, error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, ''),
-				attempts = attempts - CASE WHEN $5 IN ('throttled', '') THEN 1 ELSE 0 END,
+				attempts = greatest(attempts - CASE WHEN $5 IN ('throttled', '') THEN 1 ELSE 0 END, 0),
 				throttled_since = CASE WHEN $5 = 'throttled' THEN coalesce(throttled_since, now()) END
 			WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, d.Microseconds(), calls, kind, text, hint)
 		return err
@@ -586,12 +599,13 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 			WITH ended AS (
 				UPDATE runs SET status = $3, lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $4,
 					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
-				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at
+				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at, purpose = 'customer' OR preview AS aside
 			), judged AS (
 				SELECT e.*, $5 = 'denied' AND ($8 OR NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)) AS denied
 				FROM ended e JOIN connections n ON n.tenant_id = e.tenant_id AND n.id = e.connection_id
 			)
-			UPDATE connections n SET last_attempt_at = e.started_at, last_attempt_outcome = $3,
+			UPDATE connections n SET last_attempt_at = CASE WHEN e.aside THEN n.last_attempt_at ELSE e.started_at END,
+				last_attempt_outcome = CASE WHEN e.aside THEN n.last_attempt_outcome ELSE $3 END,
 				state = CASE WHEN e.denied AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
 				state_reason = CASE WHEN e.denied AND n.state IN ('active', 'needs_attention')
 					THEN concat_ws('. ', $6, nullif($7, '')) ELSE n.state_reason END,

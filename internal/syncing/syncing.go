@@ -79,6 +79,9 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	if claimed.First {
 		w.Metrics.StartDelay(string(claimed.Trigger), claimed.Delay)
 	}
+	if claimed.Preview {
+		ctx = context.WithoutCancel(ctx) // a rehearsal takes as long as it takes; its step is ended by Draining
+	}
 	s := &step{w: w, c: claimed, log: log, began: time.Now()}
 	defer func() { w.Metrics.StepEnded(claimed.ERP, time.Since(s.began)) }()
 
@@ -120,6 +123,9 @@ type step struct {
 	erp   connector.Connector
 
 	cancelled, paused atomic.Bool
+	// aside: the step ended because a customer's refresh waits; it was last asked for at lookedAside.
+	aside       bool
+	lookedAside time.Time
 	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
 	// nobody else can claim meanwhile, so that waiting is no loss of the lease.
 	writing atomic.Bool
@@ -170,13 +176,8 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 
 // stop says whether the step is to end between two pages.
 func (s *step) stop(ctx context.Context) bool {
-	select {
-	case <-s.w.Draining:
-		return true
-	default:
-	}
 	worked := time.Since(s.began)
-	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step ||
+	return s.ending() || worked >= s.w.Step || s.stepsAside(ctx) ||
 		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
 }
 
@@ -192,12 +193,19 @@ func (s *step) run(ctx context.Context) error {
 			Hint: "Look at the workers' logs and memory: a page of this company may end them.",
 		}
 	}
-	if s.c.Purpose == postgres.Approval {
+	switch s.c.Purpose {
+	case postgres.Approval:
 		return s.approve(ctx, source)
+	case postgres.Customer:
+		return s.refresh(ctx, source)
+	case postgres.Sync:
 	}
 	for {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
+		}
+		if err == nil && s.c.Preview {
+			return s.preview(ctx, source)
 		}
 		if err == nil {
 			return s.finish(ctx, source)
@@ -308,7 +316,7 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		var counts reconcile.Counts
 		began := time.Now()
 		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
-			counts, err = s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+			counts, err = s.savePage(ctx, f.page)
 			return err
 		})
 		if err != nil {
@@ -367,7 +375,11 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 		}
 		var went postgres.Went
 		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
-			went, err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			end := s.w.Store.Finish
+			if s.c.Purpose == postgres.Customer {
+				end = s.w.Store.FinishCustomer
+			}
+			went, err = end(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
 			return err
 		})
 		if err == nil {
@@ -422,6 +434,9 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 		return nil, store.Cancelled(ctx, s.c.Step, calls)
 	case s.paused.Load():
 		s.log.InfoContext(ctx, "connection paused, the run waits")
+		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
+	case s.aside && errors.Is(err, errStopped):
+		s.log.InfoContext(ctx, "a customer's refresh goes first, the run goes on after it")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
 	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Since(s.began) > s.w.Step && s.c.Attempts == 0:
 		s.log.InfoContext(ctx, "step ends, the run goes on")

@@ -273,6 +273,11 @@ BEGIN
 		DELETE FROM customer_contacts WHERE tenant_id = tenant AND id = ANY (places);
 		DELETE FROM contacts WHERE tenant_id = tenant AND id = c.id;
 	END IF;
+	-- A preview may name the person, and can be asked for again.
+	UPDATE runs SET cancel_requested = true
+	WHERE tenant_id = tenant AND connection_id = c.connection_id AND preview AND status IN ('queued', 'running', 'waiting');
+	DELETE FROM preview_changes p USING runs r WHERE p.tenant_id = tenant AND r.tenant_id = tenant AND r.id = p.run_id AND r.connection_id = c.connection_id;
+	DELETE FROM preview_mail p USING runs r WHERE p.tenant_id = tenant AND r.tenant_id = tenant AND r.id = p.run_id AND r.connection_id = c.connection_id;
 	INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, by_user, reason)
 	VALUES (tenant, c.connection_id, 'contact', c.id, 'erased', who, why);
 END $$;

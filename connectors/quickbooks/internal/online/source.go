@@ -96,6 +96,11 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 	return s.lookup(ctx, ids)
 }
 
+// Customer is a look-up of one: QuickBooks attaches nothing to a customer but its own record.
+func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error) {
+	return s.Lookup(ctx, []connector.Key{{Kind: connector.Customers, ID: id}})
+}
+
 // lookup asks again in halves for ids of which a row cannot be had or has no id of its own: that customer is there, and
 // must not be taken for gone.
 func (s *Source) lookup(ctx context.Context, ids []string) (connector.Page, error) {
