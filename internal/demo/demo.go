@@ -295,7 +295,7 @@ func (d *Demo) firstLoad(ctx context.Context) error {
 }
 
 func (d *Demo) turnOn(ctx context.Context) error {
-	if err := d.syncctl(ctx, nil, "role", "set", "--tenant", "Northern Finance", "Company Contact", "--invoice-presentment=true",
+	if err := d.syncctl(ctx, nil, "role", "set", "--tenant", "Northern Finance", "Company Contact", "--invoice-presentment=true", "--yes",
 		"--reason", "invoices go to the company's own address"); err != nil {
 		return err
 	}
