@@ -115,9 +115,10 @@ func (r *restored) rightAgain() {
 	if got := pgtest.Value(r.t, r.dsn, `SELECT invoice_presentment::text FROM contactsync.roles WHERE name = 'Company Contact'`); got != "true" {
 		r.t.Errorf("the role's setting is not the backup's: %s", got)
 	}
+	// One whose old delivery was just being taken when it was handed out is handed out again after a lease.
 	if got := pgtest.Value(r.t, r.dsn, `SELECT count(*) FROM contactsync.runs WHERE id BETWEEN 8 AND 14 AND trigger = 'schedule'
-		AND delivery = 1 AND status IN ('succeeded', 'failed')`); got != "7" {
-		r.t.Errorf("%s of seven runs whose ids came again were worked at their first delivery", got)
+		AND delivery <= 2 AND status IN ('succeeded', 'failed')`); got != "7" {
+		r.t.Errorf("%s of the seven runs whose ids came again were worked", got)
 	}
 	if v := r.sim.Violations(); len(v) != 0 {
 		r.t.Errorf("requests that are no reads: %+v", v)
