@@ -96,6 +96,7 @@ func lived(t *testing.T) (w *world, secrets []string) {
 		w.erp.Detach(fmt.Sprintf("cuqx%d", i), fmt.Sprintf("peqx%d", i))
 		w.erp.SetCompany(fmt.Sprintf("peqx%d", i), "")
 	}
+	w.preview(postgres.Full)
 	if r := w.mustSync(postgres.Incremental); r.Held == 0 {
 		t.Fatal("nothing is held: the hold's texts would not be looked for")
 	}
