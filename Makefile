@@ -6,7 +6,7 @@ LINT_VERSION := v2.15.0
 # A linter built by an older Go than the module asks for refuses to work, hence Go's version in the name.
 LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
 
-.PHONY: help demo bench bench-fleet test check lint fmt gofmt vet build race services-stop clean
+.PHONY: help demo bench bench-fleet test torture mutants check lint fmt gofmt vet build race services-stop clean
 
 help: ## this list
 	@while IFS= read -r line; do \
@@ -35,7 +35,19 @@ test: race ## all tests with the race detector; DATABASE_URL and REDIS_URL are u
 	go test -race $$(go list ./... | grep -v '/internal/demo$$')
 	go test -race ./internal/demo # by itself: its programs need the cores that compiling takes
 
-check: gofmt vet lint test ## what CI runs
+torture: ## drawn faults for MINUTES (2), or RUNS of them; SEED=n begins there, CLOCKS=1 has wrong clocks too; docs/proof.md
+	@exports=$$(scripts/services start test); eval "$$exports"
+	mkdir -p .local
+	go test -c -o .local/torture.test ./internal/torture
+	cd internal/torture
+	../../.local/torture.test -test.run '^TestCampaign$$' -seed $(or $(SEED),0) -runs $(or $(RUNS),0) \
+	  -minutes $(or $(MINUTES),$(if $(RUNS),0,2)) $(if $(CLOCKS),-clocks)
+
+mutants: ## each rule broken on purpose, and the test that notices; ONLY='lease' chooses by name
+	@exports=$$(scripts/services start test); eval "$$exports"
+	go run ./cmd/mutants
+
+check: gofmt vet lint test torture ## what CI runs
 
 lint: $(LINT) ## golangci-lint
 	$(LINT) run ./...
