@@ -31,7 +31,7 @@ const (
 )
 
 var mutants = []mutant{
-	{"a request that writes is sent", "1", one("internal/erphttp/erphttp.go", "if !c.allowed(req, body) {", "if false {"),
+	{"a request that writes is sent", "1", one("internal/erphttp/erphttp.go", "if !allowed {", "if !allowed && false {"),
 		"./internal/erphttp", "TestOnlyReadsAreSent"},
 	{"the sync may change contacts created in Centime", "2", one(rights,
 		"CREATE POLICY sync_updates_erp ON contactsync.contacts AS RESTRICTIVE FOR UPDATE TO contactsync_sync USING (origin = 'erp');",

@@ -55,7 +55,7 @@ func (m *memoryTokens) Renewed(ctx context.Context, _ string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.secrets = append(m.secrets, m.login.RefreshToken)
-	renewed, err := m.erp.Renew(ctx, m.url, m.login)
+	renewed, err := m.erp.Renew(ctx, connector.Account{TokenURL: m.url}, m.login)
 	if err != nil {
 		return "", err
 	}
@@ -353,7 +353,7 @@ func TestFailuresSayWhatCanBeDone(t *testing.T) {
 	t.Run("WrongSecret", func(t *testing.T) {
 		t.Parallel()
 		f := newFar(t, qbo.Options{})
-		_, err := online("wrong").Renew(t.Context(), f.tokens.url, f.tokens.login)
+		_, err := online("wrong").Renew(t.Context(), connector.Account{TokenURL: f.tokens.url}, f.tokens.login)
 		if connector.KindOf(err) != connector.Misconfigured {
 			t.Errorf("%v", err)
 		}

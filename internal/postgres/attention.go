@@ -379,7 +379,7 @@ var kinds = []kind{
 	{"login_ends", Warning, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, c.ends_at AS at, 0 AS n, '' AS what
 		FROM credentials c JOIN connections n ON n.tenant_id = c.tenant_id AND n.id = c.connection_id
-		WHERE c.ends_at < now() + interval '14 days' AND n.state IN ('active', 'paused')`,
+		WHERE c.ends_at < now() + c.notice_days * interval '1 day' AND n.state IN ('active', 'paused')`,
 		"syncctl connection list",
 		func(l *look, f found) (string, string) {
 			when := "ends in " + lasting(f.At.Sub(l.now))

@@ -204,6 +204,11 @@ func TestAttention(t *testing.T) {
 			[]string{"warning login_ends 1 syncctl connection credentials 1 FILE: its login ended ("},
 		},
 		"LoginLasts": {`UPDATE credentials SET ends_at = now() + interval '14 days 1 min'`, nil, nil},
+		"CertificateEnds": {
+			`UPDATE credentials SET ends_at = now() + interval '59 days 23 h', notice_days = 60`, nil,
+			[]string{"warning login_ends 1 syncctl connection credentials 1 FILE: Kelp books (1): its login ends in 59 days ("},
+		},
+		"CertificateLasts": {`UPDATE credentials SET ends_at = now() + interval '60 days 1 min', notice_days = 60`, nil, nil},
 		"Throttled": {
 			newRun + `status, not_before, throttled_since)
 				VALUES (1, 1, 'full', 'manual', 'waiting', now() + interval '1 min', now() - interval '6 min')`, nil,

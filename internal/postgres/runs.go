@@ -567,7 +567,7 @@ func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
 }
 
 // Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day, unless the ERP is known to
-// refuse this installation.
+// refuse this installation. After a refused login that must not be tried again (NoTrial) it is not tried by itself.
 func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
 	return s.end(ctx, step, "failed", cause, calls)
 }
@@ -584,18 +584,22 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
 				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at
 			), judged AS (
-				SELECT e.*, $5 = 'denied' AND NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS denied
+				SELECT e.*, $5 = 'denied' AND ($8 OR NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)) AS denied
 				FROM ended e JOIN connections n ON n.tenant_id = e.tenant_id AND n.id = e.connection_id
 			)
 			UPDATE connections n SET last_attempt_at = e.started_at, last_attempt_outcome = $3,
 				state = CASE WHEN e.denied AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
 				state_reason = CASE WHEN e.denied AND n.state IN ('active', 'needs_attention')
 					THEN concat_ws('. ', $6, nullif($7, '')) ELSE n.state_reason END,
-				next_due_at = CASE WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
+				next_due_at = CASE WHEN $8 THEN NULL
+					WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
 					ELSE n.next_due_at END
 			FROM judged e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
-			step.Tenant, step.Run, status, calls, kind, text, hint)
-		return err
+			step.Tenant, step.Run, status, calls, kind, text, hint, noTrial(cause))
+		if err != nil || !noTrial(cause) {
+			return err
+		}
+		return rememberRefusal(ctx, tx, step.Tenant, step.Connection, cause)
 	})
 	if err != nil {
 		return fmt.Errorf("end run: %w", err)

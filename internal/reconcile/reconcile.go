@@ -414,6 +414,9 @@ func (p *planner) deleted(k connector.Key) {
 }
 
 func (p *planner) bad(b connector.Bad) {
+	if o, onPage := p.outcomes[b.Key]; onPage && o == ignored {
+		return // what is wrong with a record that is not ours is nobody's issue
+	}
 	p.issue(b.Key, cmp.Or(b.Field, "record"), cmp.Or(b.Reason, reasonUnknownField))
 	if b.Key.ID == "" {
 		p.lost++

@@ -219,11 +219,11 @@ func (s *step) open() (connector.Source, error) {
 	}
 	s.erp, s.c.ERPLabel = erp, erp.Label()
 	place := credentials.Place{Table: "credentials", Tenant: s.c.Tenant, Connection: s.c.Connection}
-	return erp.Open(connector.Account{
-		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
-		Tokens: credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, s.c.Settings.TokenURL),
-		Called: s.called,
-	}), nil
+	account := connector.Account{
+		ID: s.c.Account, APIURL: s.c.Settings.APIURL, TokenURL: s.c.Settings.TokenURL, Transport: s.w.Transport, Called: s.called,
+	}
+	account.Tokens = credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, account)
+	return erp.Open(account), nil
 }
 
 // called lets a data request through when the account's limits allow it, and counts it.
