@@ -243,3 +243,31 @@ func TestWhoGetsNoMail(t *testing.T) {
 		t.Errorf("recipients of a removed connection: %v", got)
 	}
 }
+
+// TestNULAloneIsCutOut guards rule 8: a NUL in text that is otherwise right is no reason to fail a page.
+func TestNULAloneIsCutOut(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	c := w.claimed(time.Minute)
+	page := pageOf("1")
+	page.Customers[0].Name = "Kelp\x00 Ltd"
+	if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.list(postgres.Customers)[0]["name"]; got != "Kelp Ltd" {
+		t.Errorf("stored %q", got)
+	}
+}
+
+// TestRecordCountsOnceARun guards rule 8: what a later page names again was counted.
+func TestRecordCountsOnceARun(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	c := w.claimed(time.Minute)
+	for _, page := range []connector.Page{pageOf("1", "2"), pageOf("2", "3")} {
+		if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := w.store.Run(w.ctx, c.Run); err != nil || r.Read != 3 || r.Created != 3 {
+		t.Errorf("read %d, created %d, %v; want 3 and 3", r.Read, r.Created, err)
+	}
+}
