@@ -154,15 +154,16 @@ func (w *world) fault(rng *rand.Rand) {
 			do()
 		}
 	}
-	servers := []struct {
+	type target struct {
 		name string
 		p    *proxy
-	}{{"Postgres", b.pg}, {"Postgres", b.pg}, {"Redis", b.redis}}
-	for _, p := range b.erps {
-		servers = append(servers, struct {
-			name string
-			p    *proxy
-		}{"ERP", p})
+		soon int // requests until something happens, at most
+	}
+	servers := []target{{"Postgres", b.pg, 60}, {"Redis", b.redis, 60}}
+	if !b.scheds {
+		for _, p := range b.erps {
+			servers = append(servers, target{"ERP", p, 4})
+		}
 	}
 	server := servers[rng.IntN(len(servers))]
 	far := 1 + rng.IntN(120) // statements until it happens
@@ -184,14 +185,14 @@ func (w *world) fault(rng *rand.Rand) {
 	case 8: // the COMMIT arrives when the lease has long ended
 		b.pg.set(&trap{n: 1 + far/8, commit: true, spring: hit("COMMIT held back in the network", func() { b.pg.hole(); healed(b.pg) })})
 	case 9:
-		server.p.set(&trap{n: 1 + rng.IntN(20), spring: hit(server.name+" cut", server.p.cut)})
+		server.p.set(&trap{n: 1 + rng.IntN(server.soon), spring: hit(server.name+" cut", server.p.cut)})
 	case 10:
-		server.p.set(&trap{n: 1 + rng.IntN(20), after: true, spring: hit(server.name+" cut, reply lost", server.p.cut)})
+		server.p.set(&trap{n: 1 + rng.IntN(server.soon), after: true, spring: hit(server.name+" cut, reply lost", server.p.cut)})
 	case 11:
 		delay := time.Duration(1+rng.IntN(40)) * time.Millisecond
-		server.p.set(&trap{n: 1 + rng.IntN(20), spring: hit(server.name+" slowed", func() { server.p.slow(delay); healed(server.p) })})
+		server.p.set(&trap{n: 1 + rng.IntN(server.soon), spring: hit(server.name+" slowed", func() { server.p.slow(delay); healed(server.p) })})
 	case 12:
-		server.p.set(&trap{n: 1 + rng.IntN(20), spring: hit(server.name+" black-holed", func() { server.p.hole(); healed(server.p) })})
+		server.p.set(&trap{n: 1 + rng.IntN(server.soon), spring: hit(server.name+" black-holed", func() { server.p.hole(); healed(server.p) })})
 	case 13:
 		all := b.proxies()
 		b.pg.set(&trap{n: far, spring: hit(kind+" frozen past the lease", func() {
