@@ -9,7 +9,7 @@ LINT := .local/bin/golangci-lint-$(LINT_VERSION)-$(shell go env GOVERSION)
 # The tests behind the build tag surroundings, which share their package with others.
 SURROUNDINGS := ^Test(SentinelFailover|RedisOverTLS|PgBouncer|PostgresOverTLS|RestoredBackup|RestoredWithinADay)$$
 
-.PHONY: help demo bench bench-fleet test surroundings check lint fmt gofmt vet build race services-stop clean
+.PHONY: help demo bench bench-fleet test torture mutants surroundings check lint fmt gofmt vet build race services-stop clean
 
 help: ## this list
 	@while IFS= read -r line; do \
@@ -45,7 +45,19 @@ surroundings: ## real Sentinels, PgBouncer, TLS and restored backups, with the r
 	exports=$$(scripts/services start test); eval "$$exports"
 	go test -count=1 -tags surroundings -run '$(SURROUNDINGS)' ./internal/demo
 
-check: gofmt vet lint test ## what CI runs
+torture: ## drawn faults for MINUTES (2), or RUNS of them; SEED=n begins there, CLOCKS=1 has wrong clocks too; docs/proof.md
+	@exports=$$(scripts/services start test); eval "$$exports"
+	mkdir -p .local
+	go test -c -o .local/torture.test ./internal/torture
+	cd internal/torture
+	../../.local/torture.test -test.run '^TestCampaign$$' -seed $(or $(SEED),0) -runs $(or $(RUNS),0) \
+	  -minutes $(or $(MINUTES),$(if $(RUNS),0,2)) $(if $(CLOCKS),-clocks)
+
+mutants: ## each rule broken on purpose, and the test that notices; ONLY='lease' chooses by name
+	@exports=$$(scripts/services start test); eval "$$exports"
+	go run ./cmd/mutants
+
+check: gofmt vet lint test torture ## what CI runs
 
 lint: $(LINT) ## golangci-lint
 	$(LINT) run ./...

@@ -24,6 +24,9 @@ const OnlineName = "quickbooks-online"
 type App struct {
 	ClientID     string
 	ClientSecret Secret
+	// PageSize is how many customers a page has; 0: the 1000 that QuickBooks allows. With fewer, tests read a small
+	// company in many pages.
+	PageSize int
 }
 
 // Secret does not print.
@@ -91,4 +94,6 @@ func (o onlineConnector) Renew(
 	return renewed, nil
 }
 
-func (onlineConnector) Open(a connector.Account) connector.Source { return online.Open(a) }
+func (o onlineConnector) Open(a connector.Account) connector.Source {
+	return online.Open(a).InPagesOf(o.app().PageSize)
+}

@@ -86,12 +86,3 @@ func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.Rehearsal, 
 	return done, err
 }
 
-// ending says whether the step must end, however little it has done.
-func (s *step) ending() bool {
-	select {
-	case <-s.w.Draining:
-		return true
-	default:
-		return s.cancelled.Load() || s.paused.Load()
-	}
-}

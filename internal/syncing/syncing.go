@@ -174,6 +174,16 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
+// ending says whether the step must end, however little it has done.
+func (s *step) ending() bool {
+	select {
+	case <-s.w.Draining:
+		return true
+	default:
+		return s.cancelled.Load() || s.paused.Load()
+	}
+}
+
 // stop says whether the step is to end between two pages.
 func (s *step) stop(ctx context.Context) bool {
 	worked := time.Since(s.began)

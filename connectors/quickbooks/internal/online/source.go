@@ -2,6 +2,7 @@
 package online
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,6 +57,12 @@ func Open(a connector.Account) *Source {
 		erphttp.Read{Method: http.MethodPost, Path: is("/query"), Body: selects},
 		erphttp.Read{Method: http.MethodGet, Path: is("/companyinfo/" + a.ID)},
 	)}
+}
+
+// InPagesOf has pulls read n customers a page; 0 leaves it as it is.
+func (s *Source) InPagesOf(n int) *Source {
+	s.pageSize = cmp.Or(n, s.pageSize)
+	return s
 }
 
 // Check names the company. CompanyInfo.Id is "1" and not the realm, which is in the path.
