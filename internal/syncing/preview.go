@@ -85,4 +85,3 @@ func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.Rehearsal, 
 	}
 	return done, err
 }
-
