@@ -20,15 +20,21 @@ type ERP struct {
 	simulator  string // option of erpsim that makes the company
 	control    string // where its control port begins
 	company    string // the company there
-	api, token string // addresses of the company, behind the simulator's
+	api, login string // addresses of the company, behind the simulator's
 	budget     string // setting of the connection; empty: the ERP's own budget
 	conditions string
 	changed    []changed
 	expect     func(context.Context, *system) (map[string]expected, error)
 }
 
-// changed are records one in a hundred of which is given another address.
-type changed struct{ ids, path string }
+// changed are records that are given another address: their query, and where the control port has them.
+type changed struct{ query, path string }
+
+// The query, before and after the rows it chooses from.
+const (
+	oneInAHundred = "SELECT erp_id FROM (SELECT erp_id, row_number() OVER (ORDER BY id) AS n FROM "
+	evenly        = ") AS numbered WHERE n % 100 = 0"
+)
 
 // expected is what the run of a scenario must count, else something else was measured.
 type expected struct {
@@ -42,11 +48,11 @@ var ERPs = []ERP{quickBooksOnline, netSuite}
 
 var quickBooksOnline = ERP{
 	Name: quickbooks.OnlineName, label: "QuickBooks Online", Sizes: []int{20_000, 100_000, 200_000},
-	account: "9130350000000001", simulator: "-company", company: "/companies/9130350000000001", token: "/oauth2/v1/tokens/bearer",
+	account: "9130350000000001", simulator: "-company", company: "/companies/9130350000000001", login: "/oauth2/v1/tokens/bearer",
 	budget: fmt.Sprintf("requests_per_second=%d", perSecond),
 	conditions: fmt.Sprintf("The request budget is raised to %d a second (requests_per_second), and the simulator's pages are rendered beforehand.",
 		perSecond),
-	changed: []changed{{"SELECT erp_id, id FROM contactsync.customers", "/customers/"}},
+	changed: []changed{{oneInAHundred + "contactsync.customers" + evenly, "/customers/"}},
 	expect: func(_ context.Context, s *system) (map[string]expected, error) {
 		few := s.customers / 100
 		return map[string]expected{
@@ -59,11 +65,11 @@ var quickBooksOnline = ERP{
 var netSuite = ERP{
 	Name: netsuite.Name, label: "NetSuite", Sizes: []int{20_000, 100_000},
 	account: "1234567_SB1", simulator: "-netsuite", control: "/netsuite", company: "/accounts/1234567_SB1",
-	api: "/1234567-sb1", token: "/1234567-sb1/services/rest/auth/oauth2/v1/token",
+	api: "/1234567-sb1", login: "/1234567-sb1/services/rest/auth/oauth2/v1/token",
 	conditions: "The request budget is NetSuite's own: one request at a time. The simulator evaluates each statement and renders its rows then.",
 	changed: []changed{
-		{"SELECT erp_id, id FROM contactsync.customers", "/customers/"},
-		{"SELECT erp_id, id FROM contactsync.contacts WHERE erp_id NOT LIKE 'customer:%'", "/contacts/"},
+		{oneInAHundred + "contactsync.customers" + evenly, "/customers/"},
+		{oneInAHundred + "contactsync.contacts WHERE erp_id NOT LIKE 'customer:%'" + evenly, "/contacts/"},
 	},
 	expect: func(ctx context.Context, s *system) (map[string]expected, error) {
 		var accounts []suite
@@ -114,7 +120,7 @@ func (s *system) connect(ctx context.Context) error {
 	}
 	args := []string{
 		"connection", "add", "--tenant", "Northern Finance", "--erp", s.ERP.Name, "--account", s.ERP.account, "--schedule", "off",
-		"--set", "api_url=" + s.api + s.ERP.api, "--set", "token_url=" + s.api + s.ERP.token, "--credentials", "-",
+		"--set", "api_url=" + s.api + s.ERP.api, "--set", "token_url=" + s.api + s.ERP.login, "--credentials", "-",
 	}
 	if s.ERP.budget != "" {
 		args = append(args, "--set", s.ERP.budget)
@@ -133,8 +139,7 @@ func (s *system) changeAndResync(ctx context.Context) error {
 }
 
 func (s *system) change(ctx context.Context, of changed) error {
-	rows, err := s.db.QueryContext(ctx, "SELECT erp_id FROM (SELECT erp_id, row_number() OVER (ORDER BY id) AS n FROM ("+of.ids+") AS ids) AS numbered "+
-		"WHERE n % 100 = 0")
+	rows, err := s.db.QueryContext(ctx, of.query)
 	if err != nil {
 		return fmt.Errorf("choose records to change: %w", err)
 	}
