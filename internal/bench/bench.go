@@ -160,7 +160,7 @@ func (s *system) scenario(ctx context.Context, name string, must expected) (figu
 		return f, fmt.Errorf("run %d read %d records and updated %d, not %d and %d", r.id, r.read, r.updated, must.read, must.updated)
 	}
 	f.difference(before, after)
-	f.Seconds, f.Records, f.Calls = r.seconds, r.read, r.calls
+	f.Seconds, f.Records, f.Calls, f.Steps = r.seconds, r.read, r.calls, r.steps
 	if f.SimulatorCalls, err = s.dataRequests(ctx); err != nil {
 		return f, err
 	}
@@ -191,7 +191,7 @@ type run struct {
 	id                   int64
 	status, error        string
 	read, updated, calls int64
-	held                 int64
+	held, steps          int64
 	seconds              float64 // from the first claim to the outcome, by the database's clock
 }
 
@@ -208,10 +208,10 @@ func (s *system) runEnds(ctx context.Context, name string) (run, error) {
 	for {
 		var r run
 		err := s.db.QueryRowContext(ctx, `
-			SELECT id, status, coalesce(error, ''), read, updated, erp_calls, held,
+			SELECT id, status, coalesce(error, ''), read, updated, erp_calls, held, fencing,
 				coalesce(extract(epoch FROM finished_at - started_at), 0)::float8
 			FROM contactsync.runs ORDER BY id DESC LIMIT 1`).
-			Scan(&r.id, &r.status, &r.error, &r.read, &r.updated, &r.calls, &r.held, &r.seconds)
+			Scan(&r.id, &r.status, &r.error, &r.read, &r.updated, &r.calls, &r.held, &r.steps, &r.seconds)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return r, errors.New("no run can be seen: DATABASE_URL must be a superuser's")

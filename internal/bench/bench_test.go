@@ -61,7 +61,7 @@ func met() []figures {
 	var all []figures
 	for _, n := range []int{20_000, 100_000, 200_000} {
 		for _, scenario := range []string{firstLoad, psqlLoads, psqlCompares, unchanged, idle, onePercent} {
-			f := figures{Customers: n, Scenario: scenario, Seconds: 2, Records: int64(n), Peak: 60_000_000, Calls: 7, SimulatorCalls: 7, FewestCalls: 7, WAL: 100_000_000, ContactRows: 5, ClientCPU: time.Second, ServerCPU: 2 * time.Second}
+			f := figures{Customers: n, Scenario: scenario, Seconds: 2, Records: int64(n), Peak: 60_000_000, Calls: 7, SimulatorCalls: 7, FewestCalls: 7, Steps: 1, WAL: 100_000_000, ContactRows: 5, ClientCPU: time.Second, ServerCPU: 2 * time.Second}
 			switch scenario {
 			case psqlLoads, psqlCompares:
 				f.Seconds, f.ClientCPU, f.Peak, f.Calls, f.SimulatorCalls, f.FewestCalls = 0.5, 0, unknown, unknown, unknown, unknown
@@ -98,7 +98,16 @@ func TestMissedAimsAreTold(t *testing.T) {
 		{"too much", func(all []figures) { at(all, 100_000, idle).Peak = 100_000_000 }, "With 100,000 customers the worker took 100.0 MB"},
 		{"written", func(all []figures) { at(all, 20_000, unchanged).ContactRows = 1 }, "unchanged full resync of 20,000 customers wrote 1 rows"},
 		{"calls", func(all []figures) { at(all, 20_000, onePercent).SimulatorCalls = 8 }, "run counted 7 ERP calls and the ERP 8"},
-		{"a call too many", func(all []figures) { f := at(all, 20_000, idle); f.Calls, f.SimulatorCalls = 8, 8 }, "took 8 ERP calls; its rows and the page size demand 7"},
+		{"a call too many", func(all []figures) { f := at(all, 20_000, idle); f.Calls, f.SimulatorCalls = 8, 8 }, "took 8 ERP calls in 1 steps; its rows and the page size demand 7"},
+		{"a page fetched again by the next step", func(all []figures) {
+			f := at(all, 20_000, firstLoad)
+			f.Calls, f.SimulatorCalls, f.Steps = 8, 8, 2
+		}, ""},
+		{"two of them", func(all []figures) {
+			f := at(all, 20_000, firstLoad)
+			f.Calls, f.SimulatorCalls, f.Steps = 9, 9, 2
+		}, "took 9 ERP calls in 2 steps"},
+		{"a call too few", func(all []figures) { f := at(all, 20_000, idle); f.Calls, f.SimulatorCalls = 6, 6 }, "took 6 ERP calls"},
 		{"calls nobody foretold", func(all []figures) { at(all, 20_000, idle).FewestCalls = unknown }, ""},
 		{"logged", func(all []figures) { at(all, 100_000, unchanged).WAL = 1_000_000 }, "wrote 1.0 MB of WAL, the first load 100.0 MB"},
 	} {

@@ -27,6 +27,7 @@ type figures struct {
 	Calls          int64 // of the ERP, as the run counted them
 	SimulatorCalls int64 // as the simulator counted them
 	FewestCalls    int64 // that the page size demands
+	Steps          int64 // of the run
 }
 
 // contactTables hold what an unchanged resync must not touch.
@@ -153,9 +154,10 @@ func verdicts(all []figures) []string {
 			missed = append(missed, fmt.Sprintf("The unchanged full resync of %s customers wrote %s MB of WAL, the first load %s MB; it must stay under %.0f %% of that.",
 				thousands(int64(f.Customers)), megabytes(f.WAL), megabytes(first.WAL), 100*walMax))
 		}
-		if f.FewestCalls != unknown && f.Calls != f.FewestCalls {
-			missed = append(missed, fmt.Sprintf("The %s of %s customers took %d ERP calls; its rows and the page size demand %d.",
-				f.Scenario, thousands(int64(f.Customers)), f.Calls, f.FewestCalls))
+		// A step that ends leaves the page that was fetched ahead to the next one, which fetches it again.
+		if again := f.Calls - f.FewestCalls; f.FewestCalls != unknown && (again < 0 || again >= f.Steps) {
+			missed = append(missed, fmt.Sprintf("The %s of %s customers took %d ERP calls in %d steps; its rows and the page size demand %d.",
+				f.Scenario, thousands(int64(f.Customers)), f.Calls, f.Steps, f.FewestCalls))
 		}
 		if f.Calls != f.SimulatorCalls {
 			missed = append(missed, fmt.Sprintf("In the %s of %s customers the run counted %d ERP calls and the ERP %d; they must agree.",
