@@ -114,6 +114,10 @@ func torture(t *testing.T, seed uint64, sum *tally) {
 	}()
 	w.storm(rng)
 	w.settle()
+	if w.decideAll(rng) {
+		w.round(rng)
+		w.settle()
+	}
 	w.judge()
 	sum.ran(kind)
 }

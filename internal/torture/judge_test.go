@@ -21,6 +21,7 @@ func (w *world) judge() {
 		w.holds(s, held)
 		w.gone(s)
 		w.runs(s)
+		w.decisions(s)
 		w.vanished(s)
 		w.requests(s)
 	}
@@ -32,6 +33,8 @@ func (w *world) judge() {
 		w.tally.promise(apart, 1)
 	}
 	w.history()
+	w.previews()
+	w.refreshes()
 	w.writers()
 	w.stop()
 	w.silence()
@@ -239,26 +242,34 @@ func beyond(n, earlier, least int64, percent float64, active int64) bool {
 	return n > 0 && n+earlier > least && float64(n+earlier)*100 > percent*float64(active)
 }
 
-// holds judges the open hold: it holds exactly what is to go, and it is a hold for a reason.
+// holds judges what is held, or kept by a rejection: together exactly what is to go, and held for a reason.
 func (w *world) holds(s *side, toGo map[string]bool) {
 	held := map[string]bool{}
 	var missing, stated int64
-	w.each(`SELECT CASE i.kind WHEN 'customer' THEN 'customer ' || cu.erp_id WHEN 'contact' THEN 'contact ' || co.erp_id ELSE i.kind END, i.reason
+	again := false // new evidence about something that a rejection keeps
+	w.each(`SELECT CASE i.kind WHEN 'customer' THEN 'customer ' || cu.erp_id WHEN 'contact' THEN 'contact ' || co.erp_id ELSE i.kind END, i.reason,
+			h.state = 'open', h.state = 'open' AND EXISTS (SELECT FROM contactsync.holds k JOIN contactsync.hold_items j ON j.hold_id = k.id AND j.left_at IS NULL
+				WHERE k.connection_id = h.connection_id AND k.state = 'rejected' AND j.kind = i.kind AND j.entity_id = i.entity_id AND j.evidence <> i.evidence)
 		FROM contactsync.holds h JOIN contactsync.hold_items i ON i.hold_id = h.id AND i.left_at IS NULL
 		LEFT JOIN contactsync.customers cu ON i.kind = 'customer' AND cu.id = i.entity_id
 		LEFT JOIN contactsync.contacts co ON i.kind = 'contact' AND co.id = i.entity_id
-		WHERE h.connection_id = $1 AND h.state = 'open'`, func(rows *sql.Rows) error {
+		WHERE h.connection_id = $1 AND h.state IN ('open', 'rejected')`, func(rows *sql.Rows) error {
 		var what, reason string
-		err := rows.Scan(&what, &reason)
+		var open, anew bool
+		err := rows.Scan(&what, &reason, &open, &anew)
 		held[what] = true
 		if id, ok := strings.CutPrefix(what, "customer "); ok {
 			held["contact customer:"+id] = true // its own record goes with it
 		}
-		if reason == "erp_inactive" {
+		switch {
+		case !open:
+			w.tally.promise(kept, 1)
+		case reason == "erp_inactive":
 			stated++
-		} else {
+		default:
 			missing++
 		}
+		again = again || anew
 		return err
 	}, s.connection.ID)
 	for what := range toGo {
@@ -268,7 +279,7 @@ func (w *world) holds(s *side, toGo map[string]bool) {
 	}
 	for what := range held {
 		if !toGo[what] {
-			w.wrong("connection %d: %s is held, and is active in the ERP or has gone already", s.connection.ID, what)
+			w.wrong("connection %d: %s is held or kept, and is active in the ERP or has gone already", s.connection.ID, what)
 		}
 	}
 	var active, counted int64
@@ -288,16 +299,18 @@ func (w *world) holds(s *side, toGo map[string]bool) {
 	w.tally.promise(brakeOn, 1)
 	least, percent, inactivePercent := s.brake()
 	goneMissing, goneStated := w.goneBefore(s, s.last)
-	if !beyond(missing, goneMissing, least, percent, active) && !beyond(stated, goneStated, least, inactivePercent, active) {
+	if !again && !beyond(missing, goneMissing, least, percent, active) && !beyond(stated, goneStated, least, inactivePercent, active) {
 		w.wrong("connection %d: %d missing and %d inactive of %d are held (%d and %d went before), which is no accident",
 			s.connection.ID, missing, stated, active, goneMissing, goneStated)
 	}
 }
 
-// goneBefore counts the customer contacts that other runs of a connection let go.
+// goneBefore counts the customer contacts that other runs of a connection let go before a run's end. What a person approved does
+// not count.
 func (w *world) goneBefore(s *side, run int64) (missing, stated int64) {
-	w.check(w.db.QueryRowContext(w.ctx, `SELECT count(*) FILTER (WHERE reason <> 'erp_inactive'), count(*) FILTER (WHERE reason = 'erp_inactive')
-		FROM contactsync.history WHERE connection_id = $1 AND entity = 'customer' AND field = 'active' AND became = 'false' AND run_id < $2`,
+	w.check(w.db.QueryRowContext(w.ctx, `SELECT count(*) FILTER (WHERE h.reason <> 'erp_inactive'), count(*) FILTER (WHERE h.reason = 'erp_inactive')
+		FROM contactsync.history h JOIN contactsync.runs o ON o.id = h.run_id AND o.purpose <> 'approval' JOIN contactsync.runs r ON r.id = $2
+		WHERE h.connection_id = $1 AND h.entity = 'customer' AND h.field = 'active' AND h.became = 'false' AND o.finished_at < r.finished_at`,
 		s.connection.ID, run).Scan(&missing, &stated))
 	return missing, stated
 }
@@ -305,10 +318,16 @@ func (w *world) goneBefore(s *side, run int64) (missing, stated int64) {
 // gone judges each deactivation: the ERP had the record inactive or not at all at some moment while the run read it, the run
 // ended well, and the brake was off.
 func (w *world) gone(s *side) {
-	type ending struct{ missing, stated, new int64 }
+	type ending struct {
+		missing, stated, new int64
+		purpose              string
+	}
 	of := map[int64]*ending{}
 	w.each(`SELECT h.run_id, h.entity, coalesce(cu.erp_id, co.erp_id, ''), h.reason, h.at, r.listing_began_at, r.status,
-			coalesce(cu.created_by_run = h.run_id, false),
+			coalesce(cu.created_by_run = h.run_id, false), r.purpose,
+			EXISTS (SELECT FROM contactsync.holds k JOIN contactsync.hold_items i ON i.hold_id = k.id WHERE k.connection_id = h.connection_id
+				AND k.state = 'rejected' AND k.decided_at < i.left_at AND i.left_by_run = h.run_id AND i.left_at = h.at
+				AND i.entity_id = h.entity_id AND h.entity = replace(i.kind, 'link', 'customer_contact')),
 			(SELECT coalesce(sum(cardinality(customer_ids)), 0) FROM contactsync.run_pages p WHERE p.run_id = h.run_id)
 		FROM contactsync.history h JOIN contactsync.runs r ON r.id = h.run_id
 		LEFT JOIN contactsync.customers cu ON h.entity = 'customer' AND cu.id = h.entity_id
@@ -316,12 +335,13 @@ func (w *world) gone(s *side) {
 		WHERE h.connection_id = $1 AND h.field = 'active' AND h.became = 'false' AND h.entity IN ('customer', 'contact', 'customer_contact')`,
 		func(rows *sql.Rows) error {
 			var run, named int64
-			var entity, id, reason, status string
+			var entity, id, reason, status, purpose string
 			var at, began time.Time
-			var new bool
-			if err := rows.Scan(&run, &entity, &id, &reason, &at, &began, &status, &new, &named); err != nil {
+			var new, stays bool
+			if err := rows.Scan(&run, &entity, &id, &reason, &at, &began, &status, &new, &purpose, &stays, &named); err != nil {
 				return err
 			}
+			reason, _, _ = strings.Cut(reason, ", ") // who approved it
 			w.tally.promise(absence, 1)
 			switch {
 			case status != "succeeded":
@@ -330,13 +350,15 @@ func (w *world) gone(s *side) {
 				w.wrong("run %d detached a customer's own record", run)
 			case !s.company.Timeline().inactiveBetween(entity, id, began, at):
 				w.wrong("run %d let %s %s go (%s), which was active in the ERP all the time", run, entity, id, reason)
-			case reason == "erp_absent" && named == 0:
+			case stays && purpose != "approval":
+				w.wrong("run %d let %s %s go, which a rejected hold keeps", run, entity, id)
+			case purpose == "sync" && reason == "erp_absent" && named == 0:
 				w.wrong("run %d let %s %s go for being absent from an empty listing", run, entity, id)
 			}
 			if entity == "customer" {
 				e := of[run]
 				if e == nil {
-					e = &ending{}
+					e = &ending{purpose: purpose}
 					of[run] = e
 				}
 				switch {
@@ -354,7 +376,7 @@ func (w *world) gone(s *side) {
 	for run, e := range of {
 		missing, stated := w.goneBefore(s, run)
 		active := one[int64](w, `SELECT active_at_start FROM contactsync.runs WHERE id = $1`, run)
-		if beyond(e.missing, missing, least, percent, active) || beyond(e.stated, stated, least, inactivePercent, active) {
+		if e.purpose != "approval" && (beyond(e.missing, missing, least, percent, active) || beyond(e.stated, stated, least, inactivePercent, active)) {
 			w.wrong("run %d let %d missing and %d inactive of %d go (%d and %d went before): that is to be held",
 				run, e.missing, e.stated, active, missing, stated)
 		}
@@ -367,16 +389,20 @@ func (w *world) gone(s *side) {
 
 // runs adds up what each run says of itself.
 func (w *world) runs(s *side) {
-	w.each(`SELECT r.id, r.status, r.read, r.created, r.deactivated, r.held, r.began_again, r.pages,
+	w.each(`SELECT r.id, r.preview, r.status, r.read, r.created, r.deactivated, r.held, r.began_again, r.pages,
 			(SELECT count(*) FROM contactsync.run_pages p WHERE p.run_id = r.id), (SELECT count(*) FROM contactsync.customers c WHERE c.created_by_run = r.id),
 			(SELECT count(DISTINCT who) FROM torture.claims c WHERE c.run = r.id)
 		FROM contactsync.runs r WHERE r.connection_id = $1`, func(rows *sql.Rows) error {
 		var run, read, created, deactivated, held, again, pages, kept, rowsMade, workers int64
+		var preview bool
 		var status string
-		if err := rows.Scan(&run, &status, &read, &created, &deactivated, &held, &again, &pages, &kept, &rowsMade, &workers); err != nil {
+		if err := rows.Scan(&run, &preview, &status, &read, &created, &deactivated, &held, &again, &pages, &kept, &rowsMade, &workers); err != nil {
 			return err
 		}
 		w.tally.promise(counted, 1)
+		if preview {
+			created, kept = 0, kept+pages // it says what would be created, and its pages go with its end
+		}
 		if again == 0 && created != rowsMade {
 			w.wrong("run %d counted %d as created and made %d customers", run, created, rowsMade)
 		}
@@ -385,7 +411,9 @@ func (w *world) runs(s *side) {
 		}
 		switch status {
 		case "succeeded":
-			w.tally.promise(checkpoints, int(pages))
+			if !preview {
+				w.tally.promise(checkpoints, int(pages))
+			}
 		case "failed", "cancelled":
 			w.tally.promise(cutPulls, 1)
 			if deactivated+held != 0 {
@@ -401,13 +429,78 @@ func (w *world) runs(s *side) {
 	}, s.connection.ID)
 }
 
+// decisions judges each approval that was carried out and stands: what it was about is gone, or was active in the ERP.
+func (w *world) decisions(s *side) {
+	w.each(`SELECT r.id, i.kind, coalesce(cu.erp_id, co.erp_id, ''), i.applied_by_run IS NOT DISTINCT FROM r.id, r.listing_began_at, r.finished_at,
+			EXISTS (SELECT FROM contactsync.history t WHERE t.run_id = r.id AND t.entity = replace(i.kind, 'link', 'customer_contact')
+				AND t.entity_id = i.entity_id AND t.field = 'active' AND t.became = 'false')
+		FROM contactsync.runs r JOIN contactsync.holds h ON h.id = r.hold_id AND h.state = 'approved' JOIN contactsync.hold_items i ON i.hold_id = h.id
+			AND (i.left_at IS NULL OR i.left_by_run = r.id)
+		LEFT JOIN contactsync.customers cu ON i.kind = 'customer' AND cu.id = i.entity_id
+		LEFT JOIN contactsync.contacts co ON i.kind = 'contact' AND co.id = i.entity_id
+		WHERE r.connection_id = $1 AND r.status = 'succeeded'`, func(rows *sql.Rows) error {
+		var run int64
+		var kind, id string
+		var applied, told bool
+		var from, to time.Time
+		err := rows.Scan(&run, &kind, &id, &applied, &from, &to, &told)
+		w.tally.promise(approved, 1)
+		if applied != told {
+			w.wrong("run %d carried out a hold: of %s %s it notes gone=%t, history says %t", run, kind, id, applied, told)
+		}
+		if !applied && kind != "link" && !s.company.Timeline().activeBetween(kind, id, from, to) {
+			w.wrong("run %d carried out a hold and left %s %s, which was active in the ERP at no time then", run, kind, id)
+		}
+		return err
+	}, s.connection.ID)
+}
+
+// previews wants that each left nothing but its report.
+func (w *world) previews() {
+	w.each(`SELECT r.id, r.status, concat_ws(', ',
+			(SELECT string_agg(DISTINCT x.what, ', ') FROM torture.writes f JOIN torture.writes x ON x.xid = f.xid AND x.run IS NULL WHERE f.run = r.id),
+			(SELECT 'history' FROM contactsync.history WHERE run_id = r.id LIMIT 1), (SELECT 'pages' FROM contactsync.run_pages WHERE run_id = r.id LIMIT 1),
+			(SELECT 'issues' FROM contactsync.issues WHERE r.id IN (opened_by_run, met_by_run, closed_by_run) LIMIT 1),
+			(SELECT 'holds' FROM contactsync.holds WHERE opened_by_run = r.id LIMIT 1),
+			(SELECT 'items of holds' FROM contactsync.hold_items WHERE r.id IN (added_by_run, left_by_run, applied_by_run) LIMIT 1),
+			(SELECT 'pages kept' FROM contactsync.preview_pages WHERE run_id = r.id LIMIT 1))
+		FROM contactsync.runs r WHERE r.preview`, func(rows *sql.Rows) error {
+		var run int64
+		var status, wrote string
+		err := rows.Scan(&run, &status, &wrote)
+		if wrote != "" {
+			w.wrong("preview %d, which %s, wrote %s", run, status, wrote)
+		}
+		if status == "succeeded" {
+			w.tally.promise(previewed, 1)
+		}
+		return err
+	})
+}
+
+// refreshes wants that each touched its own customer only.
+func (w *world) refreshes() {
+	w.each(`SELECT r.id, (SELECT count(*) FROM contactsync.history h JOIN contactsync.customers c ON c.id = h.entity_id
+				WHERE h.run_id = r.id AND h.entity = 'customer' AND c.erp_id <> r.customer_erp_id)
+			+ (SELECT count(*) FROM contactsync.customers c WHERE c.created_by_run = r.id AND c.erp_id <> r.customer_erp_id)
+		FROM contactsync.runs r WHERE r.purpose = 'customer' AND r.status = 'succeeded'`, func(rows *sql.Rows) error {
+		var run, others int64
+		err := rows.Scan(&run, &others)
+		if others != 0 {
+			w.wrong("run %d was to refresh one customer, and touched %d others", run, others)
+		}
+		w.tally.promise(refreshed, 1)
+		return err
+	})
+}
+
 // vanished wants an issue for each customer that vanished with people's contacts at it.
 func (w *world) vanished(s *side) {
 	w.each(`SELECT c.erp_id, EXISTS (SELECT FROM contactsync.issues i WHERE i.connection_id = c.connection_id AND i.record_kind = 'customer'
 			AND i.record_id = c.erp_id AND i.reason = 'customer_vanished')
 		FROM contactsync.customers c JOIN contactsync.history h ON h.entity = 'customer' AND h.entity_id = c.id AND h.field = 'active' AND h.became = 'false'
-			AND h.reason = 'erp_absent'
-		WHERE c.connection_id = $1 AND c.inactive_reason = 'erp_absent'
+			AND h.reason ~ '^erp_(absent|deleted)'
+		WHERE c.connection_id = $1 AND c.inactive_reason IN ('erp_absent', 'erp_deleted')
 			AND EXISTS (SELECT FROM contactsync.customer_contacts l WHERE l.customer_id = c.id AND l.origin = 'centime' AND l.created_at < h.at)
 			AND h.id = (SELECT max(id) FROM contactsync.history o WHERE o.entity = 'customer' AND o.entity_id = c.id AND o.field = 'active')`,
 		func(rows *sql.Rows) error {
@@ -667,11 +760,18 @@ func (w *world) present() (facts map[string]map[string]string, erpID map[string]
 
 // writers judges each write of a sync: whoever wrote held the run's lease, and wrote nothing outside a run.
 func (w *world) writers() {
-	var writes, others, outside, paused int64
-	w.check(w.db.QueryRowContext(w.ctx, `SELECT count(*) FILTER (WHERE run IS NOT NULL), count(*) FILTER (WHERE run IS NOT NULL AND who IS DISTINCT FROM holder),
+	var writes, others, outside, paused, beside int64
+	w.check(w.db.QueryRowContext(w.ctx, `SELECT count(*) FILTER (WHERE run IS NOT NULL), count(*) FILTER (WHERE run IS NOT NULL AND who IS DISTINCT FROM holder
+				-- the refresh of a customer tells the run under way, as its own holder
+				AND NOT EXISTS (SELECT FROM torture.writes f JOIN contactsync.runs r ON r.id = f.run AND r.purpose = 'customer'
+					JOIN contactsync.runs o ON o.id = x.run AND o.connection_id = r.connection_id
+					WHERE f.xid = x.xid AND f.run <> x.run AND f.who = f.holder)),
 			count(*) FILTER (WHERE run IS NULL AND NOT EXISTS (SELECT FROM torture.writes f WHERE f.xid = x.xid AND f.run IS NOT NULL)),
-			(SELECT count(*) FROM torture.claims WHERE paused)
-		FROM torture.writes x`).Scan(&writes, &others, &outside, &paused))
+			(SELECT count(*) FROM torture.claims WHERE paused), (SELECT count(*) FROM torture.claims WHERE beside > 0)
+		FROM torture.writes x`).Scan(&writes, &others, &outside, &paused, &beside))
+	if beside != 0 {
+		w.wrong("%d claims were beside another run's lease of the same connection", beside)
+	}
 	if others != 0 {
 		w.wrong("%d writes were another worker's than the one that held the lease", others)
 	}

@@ -1,6 +1,8 @@
 package torture
 
 import (
+	"database/sql"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -60,7 +62,7 @@ func (w *world) round(rng *rand.Rand) {
 func (w *world) erp(s *side, rng *rand.Rand) {
 	s.company.Later([]time.Duration{0, time.Second, 7 * time.Minute, 31 * time.Minute, 25 * time.Hour}[rng.IntN(5)])
 	change := func(rng *rand.Rand) {
-		if rng.IntN(12) == 0 {
+		if rng.IntN(6) == 0 {
 			w.tally.did("ERP: " + s.company.Accident(rng))
 		}
 		for range rng.IntN(8) {
@@ -82,7 +84,7 @@ func (w *world) operate(s *side, rng *rand.Rand) {
 	request := postgres.Request{
 		Tenant: s.tenant.id, Connection: s.connection.ID, Mode: postgres.Incremental, Trigger: postgres.Manual, By: operator.User, Reason: "torture",
 	}
-	switch n := rng.IntN(20); {
+	switch n := rng.IntN(26); {
 	case n < 7:
 		w.resync(request)
 	case n < 13:
@@ -103,7 +105,70 @@ func (w *world) operate(s *side, rng *rand.Rand) {
 	case n < 19:
 		w.resync(request)
 		w.mend(s)
+	case n < 21:
+		request.Mode = []postgres.Mode{postgres.Incremental, postgres.Full}[rng.IntN(2)]
+		_, err := w.ops.QueuePreview(w.ctx, request)
+		w.check(err)
+		w.tally.did("operator: preview, " + string(request.Mode))
+	case n < 24:
+		w.refresh(s, request, rng)
 	}
+	if rng.IntN(2) == 0 {
+		w.decide(s, rng)
+	}
+}
+
+// refresh asks for one customer: one that there is, or was, or never was.
+func (w *world) refresh(s *side, request postgres.Request, rng *rand.Rand) {
+	var ids []string
+	w.each(`SELECT erp_id FROM contactsync.customers WHERE connection_id = $1 ORDER BY id`, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, s.connection.ID)
+	ids = append(append(ids, sorted(s.company.Truth().customers)...), "987654")
+	_, _, err := w.ops.QueueCustomer(w.ctx, request, ids[rng.IntN(len(ids))])
+	w.check(err)
+	w.tally.did("operator: resync of one customer")
+}
+
+// decideAll has operators decide on what is held once all is quiet, half of the time, and says whether anything was.
+func (w *world) decideAll(rng *rand.Rand) bool {
+	before := w.decided
+	for _, s := range w.sides {
+		if rng.IntN(2) == 0 {
+			w.decide(s, rng)
+		}
+	}
+	return w.decided > before
+}
+
+// decide lets an operator approve or reject what is held, or take an approval back.
+func (w *world) decide(s *side, rng *rand.Rand) {
+	id := w.anyRow(rng, `SELECT id FROM contactsync.holds WHERE connection_id = $1 AND state = 'open'`, s.connection.ID)
+	back := id == 0 && rng.IntN(3) == 0
+	if back {
+		id = w.anyRow(rng, `SELECT id FROM contactsync.holds WHERE connection_id = $1 AND state = 'approved' ORDER BY id`, s.connection.ID)
+	}
+	if id == 0 {
+		return
+	}
+	hold, err := w.ops.Hold(w.ctx, id)
+	w.check(err)
+	what := "operator: hold approved"
+	if back || rng.IntN(2) == 0 {
+		what = map[bool]string{true: "operator: approval taken back", false: "operator: hold rejected"}[back]
+		_, err = w.ops.RejectHold(w.ctx, hold, operator)
+	} else {
+		_, err = w.ops.ApproveHold(w.ctx, hold, operator)
+	}
+	if errors.Is(err, postgres.ErrDecided) {
+		return // emptied by a run meanwhile
+	}
+	w.check(err)
+	w.decided++
+	w.tally.did(what)
 }
 
 func (w *world) resync(r postgres.Request) {

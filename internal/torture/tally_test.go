@@ -101,6 +101,8 @@ const (
 	cutPulls     = "6 absence is not deletion: runs that failed or were cancelled, and let nobody go"
 	brakeOff     = "7 the brake: runs that let somebody go, within the brake"
 	brakeOn      = "7 the brake: holds judged"
+	approved     = "7 the brake: records of approved holds, gone or read active"
+	kept         = "7 the brake: records that a rejected hold keeps"
 	orphans      = "7 the brake: customers that vanished with people's contacts at them"
 	counted      = "8 every record accounted for: runs whose counts were added up"
 	compared     = "8 every record accounted for: fields compared with the ERP"
@@ -111,11 +113,14 @@ const (
 	replayed     = "13 history: facts replayed to the present"
 	everTrue     = "13 history: values that the ERP really had"
 	recipients   = "14 who gets mail: recipients derived and compared"
+	previewed    = "preview: runs that changed nothing"
+	refreshed    = "one customer: refreshes that touched nothing else"
 	withinBudget = "budgets: seconds looked at"
 )
 
 var promises = []string{
-	onlyReads, oneWay, choices, redisLost, checkpoints, resumed, oneWriter, lateWriters, absence, cutPulls, brakeOff, brakeOn, orphans, counted,
+	onlyReads, oneWay, choices, redisLost, checkpoints, resumed, oneWriter, lateWriters, absence, cutPulls, brakeOff, brakeOn, approved, kept, orphans,
+	counted, previewed, refreshed,
 	compared, idempotent, tokens, apart, silent, replayed, everTrue, recipients, withinBudget,
 }
 

@@ -137,6 +137,17 @@ func (l *timeline) note(from time.Time, entity, id string, active bool, facts ma
 
 // inactiveBetween says whether a record was inactive or gone at some moment from one time to another.
 func (l *timeline) inactiveBetween(entity, id string, from, to time.Time) bool {
+	met, known := l.met(entity, id, false, from, to)
+	return met || !known
+}
+
+// activeBetween says whether a record was there and active at some moment from one time to another.
+func (l *timeline) activeBetween(entity, id string, from, to time.Time) bool {
+	met, _ := l.met(entity, id, true, from, to)
+	return met
+}
+
+func (l *timeline) met(entity, id string, active bool, from, to time.Time) (met, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	past := l.active[entity+" "+id]
@@ -145,11 +156,11 @@ func (l *timeline) inactiveBetween(entity, id string, from, to time.Time) bool {
 		if i+1 < len(past) {
 			end = past[i+1].from.Add(settling) // the next state may have begun a little later than noted
 		}
-		if !s.active && !s.from.After(to) && !end.Before(from) {
-			return true
+		if s.active == active && !s.from.After(to) && !end.Before(from) {
+			return true, true
 		}
 	}
-	return len(past) == 0
+	return false, len(past) > 0
 }
 
 // settling is longer than any single change of a simulated company takes.
