@@ -184,7 +184,7 @@ func (w *pageWriter) write(ctx context.Context) error {
 // from undoing: without statistics, as on a first load, it takes x = ANY (keys) for a filter over all that is held, and with
 // them it prefers reading a whole table of some ten thousand rows to a thousand keys of it.
 func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
-	customers, contacts := map[string]bool{}, map[string]bool{}
+	customers, contacts := make(map[string]bool, len(page.Customers)), make(map[string]bool, len(page.Contacts))
 	for _, c := range page.Customers {
 		customers[c.ID] = true
 	}
@@ -779,11 +779,13 @@ func (w *pageWriter) issues(ctx context.Context) error {
 			readKind, readID = append(readKind, string(k.Kind)), append(readID, k.ID)
 		}
 		_, err := w.tx.ExecContext(ctx, `
-			UPDATE issues i SET closed_at = now(), closed_by_run = $3
-			FROM unnest($4::text[], $5::text[]) AS r (kind, id)
-			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = r.kind AND i.record_id = r.id
-				AND (i.record_kind, i.record_id, i.field, i.reason) NOT IN
-					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))`,
+			UPDATE issues SET closed_at = now(), closed_by_run = $3
+			WHERE tenant_id = $1 AND id = ANY (ARRAY(
+				SELECT i.id FROM unnest($4::text[], $5::text[]) AS r (kind, id), LATERAL (
+					SELECT * FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
+						AND i.record_kind = r.kind AND i.record_id = r.id OFFSET 0) AS i
+				WHERE (i.record_kind, i.record_id, i.field, i.reason) NOT IN
+					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))))`,
 			w.step.Tenant, w.step.Connection, w.step.Run, readKind, readID, kind, record, field, reason)
 		if err != nil {
 			return err
@@ -795,17 +797,17 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	// An issue without a record counts what the run met so far; another run counts anew.
 	_, err := w.tx.ExecContext(ctx, `
 		WITH met AS (
-			SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS p (kind, id, field, reason, count)
+			SELECT m.*, i.id AS issue
+			FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS m (kind, id, field, reason, count) LEFT JOIN LATERAL (
+				SELECT i.id FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind
+					AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason OFFSET 0) AS i ON true
 		), same AS (
 			UPDATE issues i SET count = CASE WHEN m.id = '' AND i.met_by_run = $3 THEN i.count + m.count ELSE m.count END, met_by_run = $3
 			FROM met m
-			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind AND i.record_id = m.id
-				AND i.field = m.field AND i.reason = m.reason AND (m.id = '' OR i.count <> m.count)
+			WHERE i.tenant_id = $1 AND i.id = m.issue AND (m.id = '' OR i.count <> m.count)
 		)
 		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
-		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m
-		WHERE NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
-			AND i.record_kind = m.kind AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason)`,
+		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m WHERE m.issue IS NULL`,
 		w.step.Tenant, w.step.Connection, w.step.Run, kind, record, field, reason, count)
 	return err
 }

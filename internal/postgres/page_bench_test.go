@@ -42,14 +42,7 @@ func BenchmarkSavePage(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer db.Close()
-			if _, err := db.ExecContext(b.Context(), `
-				INSERT INTO contactsync.tenants (name) VALUES ('Kelp');
-				INSERT INTO contactsync.connections (tenant_id, erp, account, name, schedule, stale_at) VALUES (1, 'one', '1', 'Kelp', 'off', now());
-				INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
-				INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id)
-					VALUES (1, 1, 'company', 'Company Contact', 1);
-				INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, lease_until)
-					VALUES (1, 1, 'full', 'manual', 'running', now() + interval '1 day')`); err != nil {
+			if _, err := db.ExecContext(b.Context(), benchConnection); err != nil {
 				b.Fatal(err)
 			}
 			step := postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour, ERPLabel: "One"}
@@ -95,6 +88,15 @@ func BenchmarkSavePage(b *testing.B) {
 		})
 	}
 }
+
+// benchConnection is a connection of a tenant, both 1, with a run on its way.
+const benchConnection = `
+	INSERT INTO contactsync.tenants (name) VALUES ('Kelp');
+	INSERT INTO contactsync.connections (tenant_id, erp, account, name, schedule, stale_at) VALUES (1, 'one', '1', 'Kelp', 'off', now());
+	INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
+	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id) VALUES (1, 1, 'company', 'Company Contact', 1);
+	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, lease_until)
+		VALUES (1, 1, 'full', 'manual', 'running', now() + interval '1 day')`
 
 func benchPage(n int) connector.Page {
 	page := connector.Page{Next: connector.Cursor(fmt.Sprintf(`{"v":1,"page":%d}`, n))}
