@@ -115,7 +115,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		Pages     int    `db:"pages"`
 		HasIssues bool   `db:"has_issues"`
 		HasHold   bool   `db:"has_hold"`
-		Patience  string `db:"patience"`
+		Settings  string `db:"settings"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
 		SELECT r.pages,
@@ -123,7 +123,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 				AS has_issues,
 			EXISTS (SELECT FROM holds h WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id AND h.state = 'open')
 				AS has_hold,
-			set_config('idle_in_transaction_session_timeout', $4, true) AS patience
+			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true) AS settings
 		FROM runs r
 		WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
 		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10))
