@@ -134,7 +134,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		HasIssues bool   `db:"has_issues"`
 		HasHold   bool   `db:"has_hold"`
 		HasErased bool   `db:"has_erased"`
-		Patience  string `db:"patience"`
+		Settings  string `db:"settings"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
 		SELECT r.pages,
@@ -143,7 +143,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
 			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
-			set_config('idle_in_transaction_session_timeout', $4, true) AS patience
+			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true) AS settings
 		FROM runs r
 		WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
 			AND r.lease_until > clock_timestamp()

@@ -15,7 +15,6 @@ func TestPageReadsWhatItNames(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.New(t)
 	pgtest.Exec(t, dsn, benchConnection)
-	const tables = `('customers', 'contacts', 'contact_points', 'customer_contacts', 'issues')`
 	for _, table := range []string{"customers", "contacts", "contact_points", "customer_contacts", "issues"} {
 		pgtest.Exec(t, dsn, `ALTER TABLE contactsync.`+table+` SET (autovacuum_enabled = false)`)
 	}
@@ -34,22 +33,6 @@ func TestPageReadsWhatItNames(t *testing.T) {
 		}
 		return unchanged
 	}
-	read := func() int {
-		// A backend publishes its counters when it ends, which is a little after its client left.
-		for pgtest.Value(t, dsn, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) != "0" {
-			if err := t.Context().Err(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n, err := strconv.Atoi(pgtest.Value(t, dsn, `
-			SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN `+tables+`)
-				+ (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN `+tables+`)`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
 	save(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 	pgtest.Exec(t, dsn, `INSERT INTO contactsync.issues (tenant_id, connection_id, record_kind, record_id, field, reason)
 		SELECT 1, 1, 'customer', erp_id, 'name', 'no_name' FROM contactsync.customers WHERE erp_id::int >= 1000`) // of the other pages
@@ -58,13 +41,33 @@ func TestPageReadsWhatItNames(t *testing.T) {
 			pgtest.Exec(t, dsn, `ANALYZE`)
 		}
 		pgtest.Exec(t, dsn, `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`) // as a run of its own would
-		before := read()
+		before := rowsRead(t, dsn)
 		if n := save(0); n != 1000 {
 			t.Fatalf("%d unchanged", n)
 		}
 		// 1000 customers, their contacts and links, and 2250 points; links are looked for by contact and by customer.
-		if n := read() - before; n < 5000 || n > 7000 {
+		if n := rowsRead(t, dsn) - before; n < 5000 || n > 7000 {
 			t.Errorf("%s statistics: saving 1000 of 10000 customers again read %d rows", statistics, n)
 		}
 	}
+}
+
+// rowsRead is how many rows and index entries of what a connection holds have been read so far, by backends that have ended.
+func rowsRead(t *testing.T, dsn string) int {
+	t.Helper()
+	// A backend publishes its counters when it ends, which is a little after its client left.
+	for pgtest.Value(t, dsn, `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) != "0" {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const tables = `('customers', 'contacts', 'contact_points', 'customer_contacts', 'issues')`
+	n, err := strconv.Atoi(pgtest.Value(t, dsn, `
+		SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN `+tables+`)
+			+ (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN `+tables+`)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
