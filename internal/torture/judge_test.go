@@ -310,7 +310,8 @@ func (w *world) holds(s *side, toGo map[string]bool) {
 	if counted != missing+stated {
 		w.wrong("run %d counted %d as held, %d are", s.last, counted, missing+stated)
 	}
-	if shown := one[int64](w, `SELECT held FROM connection_status WHERE connection_id = $1`, s.connection.ID); shown != counted {
+	if shown := one[int64](w, `SELECT held FROM connection_status WHERE connection_id = $1`, s.connection.ID); shown < counted || s.onePlace() && shown != counted {
+		// Where a place at a held customer had gone before, the status counts it as well.
 		w.wrong("connection %d: the status shows %d held, it is %d", s.connection.ID, shown, counted)
 	}
 	if here := one[int64](w, `SELECT count(*) FROM contactsync.customer_contacts l
