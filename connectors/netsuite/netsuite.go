@@ -23,7 +23,10 @@ type netSuite struct {
 
 // New is the connector for NetSuite. It needs nothing of the installation: each company has an integration record of
 // its own.
-func New() connector.Connector { return open(time.Now, suiteql.PageSize) }
+func New() connector.Connector { return Paged(suiteql.PageSize) }
+
+// Paged is New with pages of so many rows, so that small companies have many pages.
+func Paged(rows int) connector.Connector { return open(time.Now, rows) }
 
 func open(now func() time.Time, pageSize int) connector.Connector {
 	return netSuite{suiteql.NewClock(now), pageSize}

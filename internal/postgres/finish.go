@@ -150,6 +150,9 @@ const (
 		OR d.evidence = 'the ERP says that it was deleted' AND w.evidence = 'not in a complete listing')`
 )
 
+// roleBy is the ERP role that link l has once it is stated by those of s.
+const roleBy = `CASE WHEN 'link' = ANY (s.stated_by) THEN l.link_role_key ELSE l.record_role_key END`
+
 // letGo lets go what going, or approving, found.
 const letGo = `
 customer AS (
@@ -164,9 +167,13 @@ customer AS (
 	FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
 ), told AS (
 	INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
-	SELECT $1, r.connection_id, $2, g.entity, g.id, 'active', 'true', 'false', concat_ws(', ', g.reason, r.why) FROM run r, (
-		SELECT 'customer' AS entity, id, reason FROM going_customer UNION ALL SELECT 'contact', id, reason FROM going_contact
-		UNION ALL SELECT 'customer_contact', id, 'detached' FROM going_link) g
+	SELECT $1, r.connection_id, $2, g.entity, g.id, g.field, g.was, g.became, concat_ws(', ', g.reason, r.why) FROM run r, (
+		SELECT 'customer' AS entity, id, 'active' AS field, 'true' AS was, 'false' AS became, reason FROM going_customer
+		UNION ALL SELECT 'contact', id, 'active', 'true', 'false', reason FROM going_contact
+		UNION ALL SELECT 'customer_contact', id, 'active', 'true', 'false', 'detached' FROM going_link
+		-- The role goes with the link's own row, whether or not a record still states the place.
+		UNION ALL SELECT 'customer_contact', l.id, 'erp_role', coalesce(l.erp_role_key, ''), coalesce(` + roleBy + `, ''), 'detached'
+		FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id WHERE ` + roleBy + ` IS DISTINCT FROM l.erp_role_key) g
 ), orphan AS (
 	INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
 	SELECT $1, g.connection_id, $2, $2, 'customer', g.erp_id, 'centime contacts', 'customer_vanished', count(*)

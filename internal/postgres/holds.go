@@ -183,7 +183,11 @@ func bringBack(ctx context.Context, tx *sqlx.Tx, h Hold, by By, done *Rejected) 
 			SELECT * FROM customer UNION ALL SELECT * FROM contact UNION ALL SELECT * FROM link
 		), told AS (
 			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-			SELECT $1, $3, entity, id, 'active', 'false', 'true', $4, concat_ws(': ', 'rejected hold ' || $2::bigint, nullif($5, '')) FROM back
+			SELECT $1, $3, g.entity, g.id, g.field, g.was, g.became, $4, concat_ws(': ', 'rejected hold ' || $2::bigint, nullif($5, '')) FROM (
+				SELECT entity, id, 'active' AS field, 'false' AS was, 'true' AS became FROM back
+				UNION ALL SELECT b.entity, b.id, 'erp_role', coalesce(l.erp_role_key, ''), coalesce(`+roleBy+`, '')
+				FROM back b JOIN hold_items s ON s.tenant_id = $1 AND s.hold_id = $2 AND s.kind = 'link' AND s.entity_id = b.id
+				JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = b.id WHERE b.kind = 'link' AND `+roleBy+` IS DISTINCT FROM l.erp_role_key) g
 		), item AS (
 			UPDATE hold_items i SET applied_by_run = NULL,
 				left_at = CASE WHEN EXISTS (SELECT FROM back b WHERE b.kind = i.kind AND b.id = i.entity_id) THEN NULL ELSE now() END

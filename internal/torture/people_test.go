@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -18,10 +19,16 @@ type tenant struct {
 	id     int64
 	zone   *time.Location
 	roles  map[int64]*role
-	mapped map[int64]int64             // role of the ERP role "company", by connection
+	mapped map[mapping]int64           // role of those ERP roles that have one by default
 	own    map[int64]*ownContact       // contacts created in Centime, by id
 	chosen map[int64]int64             // role, by customer contact
 	rows   map[string]map[int64]string // the rows themselves, as they were written
+}
+
+// mapping names an ERP role of a connection.
+type mapping struct {
+	connection int64
+	key        string
 }
 
 type role struct {
@@ -227,13 +234,16 @@ func (w *world) addRole(t *tenant, rng *rand.Rand, by postgres.By) string {
 	return "role added"
 }
 
-// mapRole gives the ERP role of customers' own records another role of the tenant's.
+// mapRole gives an ERP role another role of the tenant's.
 func (w *world) mapRole(t *tenant, rng *rand.Rand, by postgres.By) string {
-	connection, id := anyOf(rng, t.mapped), anyOf(rng, t.roles)
-	c, err := w.ops.FindConnection(w.ctx, fmt.Sprint(connection))
+	all := slices.SortedFunc(maps.Keys(t.mapped), func(a, b mapping) int {
+		return cmp.Or(cmp.Compare(a.connection, b.connection), cmp.Compare(a.key, b.key))
+	})
+	m, id := all[rng.IntN(len(all))], anyOf(rng, t.roles)
+	c, err := w.ops.FindConnection(w.ctx, fmt.Sprint(m.connection))
 	w.check(err)
-	_, err = w.ops.MapRole(w.ctx, c, "company", fmt.Sprint(id), postgres.Weigh{}, by)
+	_, err = w.ops.MapRole(w.ctx, c, m.key, fmt.Sprint(id), postgres.Weigh{}, by)
 	w.check(err)
-	t.mapped[connection] = id
+	t.mapped[m] = id
 	return "mapping changed"
 }

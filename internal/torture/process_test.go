@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/centime/contactsync/connectors"
+	"github.com/centime/contactsync/connectors/netsuite"
 	"github.com/centime/contactsync/connectors/quickbooks"
 	"github.com/centime/contactsync/internal/dispatch"
 	"github.com/centime/contactsync/internal/pace"
@@ -136,14 +137,14 @@ func (b *bundle) work(ctx context.Context, store *postgres.Store, redis *queue.R
 	draining := make(chan struct{})
 	transport := &http.Transport{DialContext: b.dialERP, MaxIdleConnsPerHost: 16, IdleConnTimeout: 5 * time.Second}
 	defer transport.CloseIdleConnections()
+	erps := connectors.All(connectors.Keys{QuickBooks: quickbooks.App{ClientID: "client", ClientSecret: clientSecret, PageSize: b.w.pace.page}})
+	erps[netsuite.Name] = netsuite.Paged(b.w.pace.page)
 	worker := &syncing.Worker{
 		Store: store, Ring: b.w.ring, Log: log, Lease: b.w.pace.lease, Step: b.w.pace.step, Draining: draining, Transport: transport,
-		Connectors: connectors.All(connectors.Keys{QuickBooks: quickbooks.App{
-			ClientID: "client", ClientSecret: clientSecret, PageSize: b.w.pace.page,
-		}}),
-		Pace:    pace.New(redis.Client()),
-		GiveWay: func(ctx context.Context, t postgres.Trigger) bool { return redis.GiveWay(ctx, dispatch.QueueOf(t)) },
-		Backoff: func(attempts int) time.Duration { return min(50*time.Millisecond<<attempts, 3*time.Second) },
+		Connectors: erps,
+		Pace:       pace.New(redis.Client()),
+		GiveWay:    func(ctx context.Context, t postgres.Trigger) bool { return redis.GiveWay(ctx, dispatch.QueueOf(t)) },
+		Backoff:    func(attempts int) time.Duration { return min(50*time.Millisecond<<attempts, 3*time.Second) },
 	}
 	server, err := redis.Serve(ctx, func(ctx context.Context, t queue.Task) {
 		if next := worker.Work(ctx, t.Run, t.Delivery); next != nil {

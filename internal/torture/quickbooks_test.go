@@ -40,6 +40,8 @@ type company interface {
 
 	Truth() truth
 	Timeline() *timeline
+	// Narrowed says whether what the login may read ever changed.
+	Narrowed() bool
 	// Names are people's and companies' names, which stay out of logs.
 	Names() []string
 	// Judge looks at the requests that came: none may write, none may be too many at a time or in a second.
@@ -49,10 +51,50 @@ type company interface {
 	Close()
 }
 
+// A door counts the data requests that come to a company, and lets something happen while one of them waits.
+type door struct {
+	hooks   sync.Mutex
+	asked   int
+	waiting map[int][]func()
+	busy    sync.RWMutex // read-locked while one of them is done
+}
+
+// came is called with each request before it is answered.
+func (d *door) came(data bool) {
+	d.hooks.Lock()
+	if data {
+		d.asked++
+	}
+	do := d.waiting[d.asked]
+	delete(d.waiting, d.asked)
+	d.busy.RLock()
+	d.hooks.Unlock()
+	defer d.busy.RUnlock()
+	for _, f := range do {
+		f()
+	}
+}
+
+func (d *door) AtRequest(n int, do func()) {
+	d.hooks.Lock()
+	defer d.hooks.Unlock()
+	d.waiting[d.asked+n] = append(d.waiting[d.asked+n], do)
+}
+
+// quiet forgets what was to happen, and waits for what has begun.
+func (d *door) quiet() {
+	d.hooks.Lock()
+	clear(d.waiting)
+	d.hooks.Unlock()
+	d.busy.Lock()
+	d.busy.Unlock() //nolint:staticcheck // to have waited is all
+}
+
 const clientSecret = "torture-client-secret-0c7e"
 
 // quickBooks is a company in a simulated QuickBooks Online.
 type quickBooks struct {
+	door
 	sim     *qbo.Sim
 	server  *httptest.Server
 	realm   string
@@ -67,18 +109,13 @@ type quickBooks struct {
 	removed map[string]qbo.Customer
 	away    []string // deactivated by an accident
 	names   map[string]bool
-
-	hooks   sync.Mutex
-	asked   int
-	waiting map[int][]func()
-	busy    sync.RWMutex // read-locked while one of them is done
 	met     func(string) // counts a fault that a request met
 }
 
 func newQuickBooks(rng *rand.Rand, realm string, customers int) *quickBooks {
 	q := &quickBooks{
 		realm: realm, times: newTimeline(), people: erpsim.NewPeople(rng.Uint64()), spoilt: map[string]qbo.Spoil{},
-		removed: map[string]qbo.Customer{}, names: map[string]bool{}, waiting: map[int][]func(){},
+		removed: map[string]qbo.Customer{}, names: map[string]bool{}, door: door{waiting: map[int][]func(){}},
 	}
 	options := qbo.Options{
 		ClientSecret: clientSecret, Now: func() time.Time { return time.Now().Add(time.Duration(q.clock.Load())) },
@@ -113,6 +150,7 @@ func (q *quickBooks) Login() connector.Credentials {
 
 func (q *quickBooks) Later(d time.Duration) { q.clock.Add(int64(d)) }
 func (q *quickBooks) Timeline() *timeline   { return q.times }
+func (q *quickBooks) Narrowed() bool        { return false }
 
 func (q *quickBooks) Names() []string {
 	q.mu.Lock()
@@ -125,24 +163,7 @@ func (q *quickBooks) request(r erpsim.Request) {
 	if r.Op != qbo.Query && r.Op != qbo.Count && r.Op != qbo.Token {
 		return
 	}
-	q.hooks.Lock()
-	if r.Op != qbo.Token {
-		q.asked++
-	}
-	do := q.waiting[q.asked]
-	delete(q.waiting, q.asked)
-	q.busy.RLock()
-	q.hooks.Unlock()
-	defer q.busy.RUnlock()
-	for _, f := range do {
-		f()
-	}
-}
-
-func (q *quickBooks) AtRequest(n int, do func()) {
-	q.hooks.Lock()
-	defer q.hooks.Unlock()
-	q.waiting[q.asked+n] = append(q.waiting[q.asked+n], do)
+	q.came(r.Op != qbo.Token)
 }
 
 // noted records a customer as it is now.
@@ -198,6 +219,7 @@ func (q *quickBooks) Truth() truth {
 		own := "customer:" + c.ID
 		t.customers[c.ID], t.contacts[own] = q.facts(c)
 		t.links[[2]string{c.ID, own}] = "company"
+		t.records++
 	}
 	return t
 }
@@ -436,11 +458,7 @@ func (q *quickBooks) Fault(rng *rand.Rand, met func(string)) {
 
 func (q *quickBooks) Calm() {
 	q.sim.ClearFaults("")
-	q.hooks.Lock()
-	clear(q.waiting)
-	q.hooks.Unlock()
-	q.busy.Lock() // when those that began have ended
-	defer q.busy.Unlock()
+	q.quiet()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, id := range sorted(q.spoilt) {
@@ -482,22 +500,27 @@ func (q *quickBooks) Judge(perSecond float64, emptied int) (requests, windows in
 	if limit == 0 {
 		limit = 10
 	}
-	slices.SortFunc(data, time.Time.Compare)
-	for i := range data {
+	windows, crowd := crowded(data, limit*float64(2+emptied))
+	return len(all), windows, append(wrong, crowd...)
+}
+
+// crowded looks for a second in which more came than may.
+func crowded(at []time.Time, most float64) (windows int, wrong []string) {
+	slices.SortFunc(at, time.Time.Compare)
+	for i := range at {
 		n := 0
-		for _, at := range data[i:] {
-			if at.Sub(data[i]) >= time.Second {
+		for _, later := range at[i:] {
+			if later.Sub(at[i]) >= time.Second {
 				break
 			}
 			n++
 		}
 		windows++
-		if float64(n) > limit*float64(2+emptied) {
-			wrong = append(wrong, fmt.Sprintf("%d requests within a second, %g are allowed", n, limit))
-			break
+		if float64(n) > most {
+			return windows, []string{fmt.Sprintf("%d requests within a second, at most %g were to be expected", n, most)}
 		}
 	}
-	return len(all), windows, wrong
+	return windows, nil
 }
 
 func must(err error) {

@@ -42,6 +42,8 @@ type truth struct {
 	customers map[string]customerFacts
 	contacts  map[string]contactFacts // by the ERP's id; customer:<id> is a customer's own record
 	links     map[[2]string]string    // ERP role key, by customer and contact
+	records   int                     // rows that a full listing reads
+	bare      bool                    // it has no contact, or no relation: an empty listing is an accident by itself
 }
 
 // fieldOf is one field of a contact's record by which it can be reached, raw.

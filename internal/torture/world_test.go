@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
@@ -135,7 +136,12 @@ func (w *world) connect(rng *rand.Rand, kind runKind) {
 		if kind == programsKind {
 			n = 900 + rng.IntN(1800) // their pages hold 1000
 		}
-		c := newQuickBooks(rng, fmt.Sprintf("91303500000000%02d", i+1), n)
+		var c company
+		if kind != programsKind && rng.IntN(2) == 0 { // the programs' pages of NetSuite hold 1000 rows
+			c = newNetSuite(rng, fmt.Sprintf("77000%02d", i+1), 1+n/2)
+		} else {
+			c = newQuickBooks(rng, fmt.Sprintf("91303500000000%02d", i+1), n)
+		}
 		w.t.Cleanup(c.Close)
 		s := &side{tenant: t, company: c, settings: c.Settings(), perSecond: []float64{200, 200, 200, 0, 8}[rng.IntN(5)]}
 		if s.perSecond > 0 {
@@ -145,7 +151,7 @@ func (w *world) connect(rng *rand.Rand, kind runKind) {
 			s.settings["brake_percent"], s.settings["brake_inactive_percent"] = "100", "100"
 		}
 		login := c.Login()
-		w.secrets.add(login.RefreshToken)
+		w.secrets.login(login)
 		added, err := w.ops.AddConnection(w.ctx, postgres.NewConnection{
 			Tenant: t.id, ERP: c.ERP(), Account: c.Account(), Name: fmt.Sprintf("Side %d", i), Schedule: "@every 8760h", Settings: s.settings,
 			Seal: func(id int64) (credentials.Stored, error) { return w.ring.Pack(login, place(t.id, id)) },
@@ -153,10 +159,13 @@ func (w *world) connect(rng *rand.Rand, kind runKind) {
 		w.check(err)
 		s.connection, err = w.ops.FindConnection(w.ctx, fmt.Sprint(added.Connection))
 		w.check(err)
-		var mapped int64
-		w.check(w.db.QueryRowContext(w.ctx, `SELECT role_id FROM contactsync.role_mappings WHERE connection_id = $1`, added.Connection).Scan(&mapped))
-		t.roles[mapped] = &role{name: "Company Contact", communication: true}
-		t.mapped[added.Connection] = mapped
+		w.each(`SELECT erp_role_key, role_id FROM contactsync.role_mappings WHERE connection_id = $1`, func(rows *sql.Rows) error {
+			m, id := mapping{connection: added.Connection}, int64(0)
+			err := rows.Scan(&m.key, &id)
+			t.roles[id] = &role{name: map[string]string{"company": "Company Contact", "-10": "Primary Contact"}[m.key], communication: true}
+			t.mapped[m] = id
+			return err
+		}, added.Connection)
 		w.sides = append(w.sides, s)
 	}
 }
@@ -168,7 +177,7 @@ func (w *world) addTenant(rng *rand.Rand, n int) {
 	id, err := w.ops.AddTenant(w.ctx, fmt.Sprintf("Tenant %d", n), name)
 	w.check(err)
 	w.tenants = append(w.tenants, &tenant{
-		id: id, zone: zone, roles: map[int64]*role{}, mapped: map[int64]int64{}, own: map[int64]*ownContact{}, chosen: map[int64]int64{},
+		id: id, zone: zone, roles: map[int64]*role{}, mapped: map[mapping]int64{}, own: map[int64]*ownContact{}, chosen: map[int64]int64{},
 		rows: map[string]map[int64]string{},
 	})
 }
@@ -282,10 +291,16 @@ func newSecrets(w *world) *secrets {
 	return s
 }
 
-func (s *secrets) add(word string) {
+// login notes what is secret in credentials.
+func (s *secrets) login(c connector.Credentials) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.words = append(s.words, word)
+	if c.RefreshToken != "" {
+		s.words = append(s.words, c.RefreshToken)
+	}
+	if lines := strings.Split(c.PrivateKey, "\n"); len(lines) > 2 {
+		s.words = append(s.words, lines[1], lines[2])
+	}
 }
 
 // queue hears what is sent to Redis.
@@ -422,7 +437,7 @@ func (w *world) mend(s *side) {
 	}
 	if state == "needs_attention" {
 		login := s.company.Login()
-		w.secrets.add(login.RefreshToken)
+		w.secrets.login(login)
 		sealed, err := w.ring.Pack(login, place(s.tenant.id, s.connection.ID))
 		w.check(err)
 		w.check(w.ops.SetCredentials(w.ctx, s.connection, sealed, operator))
