@@ -143,10 +143,25 @@ func mailDifference(ctx context.Context, tx *sqlx.Tx, tenant int64, change func(
 func mailDifferenceAt(ctx context.Context, tx *sqlx.Tx, tenant int64, customers []int64, change func() error) (MailDifference, error) {
 	var d MailDifference
 	const some = `AND ($2::bigint[] IS NULL OR customer_id = ANY ($2))`
+	loops := func(set string) error {
+		if customers != nil {
+			return nil
+		}
+		return nestedLoops(ctx, tx, set)
+	}
+	if err := loops("off"); err != nil {
+		return d, err
+	}
 	if _, err := tx.ExecContext(ctx, mailSnapshot("before", some), tenant, pq.Array(customers)); err != nil {
 		return d, fmt.Errorf("recipients before: %w", err)
 	}
+	if err := loops("on"); err != nil {
+		return d, err
+	}
 	if err := change(); err != nil {
+		return d, err
+	}
+	if err := loops("off"); err != nil {
 		return d, err
 	}
 	if _, err := tx.ExecContext(ctx, mailSnapshot("after", some), tenant, pq.Array(customers)); err != nil {
@@ -174,4 +189,12 @@ func mailDifferenceAt(ctx context.Context, tx *sqlx.Tx, tenant int64, customers 
 		return d, fmt.Errorf("customers left without recipient: %w", err)
 	}
 	return d, nil
+}
+
+// nestedLoops are turned off where all of a connection, or of a tenant, is joined: of rows that the transaction itself wrote, or
+// that were loaded a moment ago, the planner has no statistics, takes them for a few, and would compare each with each. What is
+// off is priced so high that such a query would be compiled too, for seconds.
+func nestedLoops(ctx context.Context, tx *sqlx.Tx, set string) error {
+	_, err := tx.ExecContext(ctx, `SELECT set_config('enable_nestloop', $1, true), set_config('jit', 'off', true)`, set)
+	return err
 }

@@ -182,21 +182,13 @@ func (r *rehearsal) begin(ctx context.Context) error {
 }
 
 func (r *rehearsal) snapshot(ctx context.Context, when string) error {
-	if err := r.nestedLoops(ctx, "off"); err != nil {
+	if err := nestedLoops(ctx, r.tx, "off"); err != nil {
 		return err
 	}
 	if _, err := r.tx.ExecContext(ctx, mailSnapshot(when, "AND connection_id = $2"), r.step.Tenant, r.step.Connection); err != nil {
 		return fmt.Errorf("recipients %s: %w", when, err)
 	}
-	return r.nestedLoops(ctx, "on")
-}
-
-// nestedLoops are turned off where all of a connection is joined: of rows that the transaction itself wrote the planner has no
-// statistics, takes them for a few, and would compare each with each. What is off is priced so high that such a query would be
-// compiled too, for seconds.
-func (r *rehearsal) nestedLoops(ctx context.Context, set string) error {
-	_, err := r.tx.ExecContext(ctx, `SELECT set_config('enable_nestloop', $1, true), set_config('jit', 'off', true)`, set)
-	return err
+	return nestedLoops(ctx, r.tx, "on")
 }
 
 // replay saves all pages and finishes, as the sync.
@@ -353,7 +345,7 @@ func (r *rehearsal) report(ctx context.Context, out *sqlx.Tx, calls int) error {
 	if err := r.snapshot(ctx, "after"); err != nil {
 		return err
 	}
-	if err := r.nestedLoops(ctx, "off"); err != nil {
+	if err := nestedLoops(ctx, r.tx, "off"); err != nil {
 		return err
 	}
 	columns = []string{"starts", "communication_type", "customer_erp_id", "customer_name", "contact_name", "email", "last"}
