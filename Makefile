@@ -23,7 +23,7 @@ demo: build ## the whole system against simulated ERPs, until Ctrl-C; ONCE=1 end
 	trap 'scripts/services stop demo' EXIT
 	bin/demo
 
-bench: build ## the figures of docs/performance.md; CUSTOMERS='20000 100000' chooses the sizes
+bench: build ## the figures of docs/performance.md; ERP=netsuite chooses the ERP, CUSTOMERS='20000 100000' the sizes
 	@exports=$$(scripts/services start demo); eval "$$exports"
 	trap 'scripts/services stop demo' EXIT
 	bin/bench

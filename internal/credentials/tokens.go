@@ -133,6 +133,17 @@ func NewTokenSource(ring *Ring, vault Vault, about Place, renewer Renewer, accou
 	return &TokenSource{ring: ring, vault: vault, place: about, renewer: renewer, account: account}
 }
 
+// Saw gives a source what somebody has just read from the vault, and spares it reading that again.
+func (s *TokenSource) Saw(stored Stored) {
+	c, err := s.open(stored)
+	if err != nil {
+		return // whoever asks for a token is told
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.heldAt = c, time.Now()
+}
+
 // Token returns an access token that is saved and, unless the ERP's tokens are shorter, valid for five more minutes.
 // Errors are the connector's, with their kind; Denied where there are no credentials, and Misconfigured where the key
 // ring does not open them.
@@ -189,6 +200,13 @@ func (s *TokenSource) fly(ctx context.Context, f *flight, refused string) {
 		close(f.done)
 	}()
 
+	s.mu.Lock()
+	ended := s.held.AccessToken != "" && time.Since(s.heldAt) < cached && s.held.AccessToken != refused
+	s.mu.Unlock()
+	if ended { // what was seen a moment ago is of no use any more; the renewal looks again, under the lock
+		c, err = s.renew(ctx, refused)
+		return
+	}
 	read, readErr := s.read(ctx)
 	switch {
 	case readErr != nil:

@@ -292,7 +292,8 @@ func setState(ctx context.Context, tx *sqlx.Tx, c Connection, state string, by B
 			WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
 			UPDATE runs SET cancel_requested = true,
 				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
-				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
+				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
 			WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
 	}
 	if err != nil {

@@ -25,8 +25,10 @@ import (
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
 //     again: something a rejection keeps is to go by new evidence.
 //
-// What is absent is found by EXCEPT, which hashes or sorts whatever the planner believes: on a first load it knows no
-// statistics, and an anti-join became a nested loop of minutes.
+// What is absent is found by NOT IN, which hashes what was named once, and needs work_mem to believe that it fits (Store.lock
+// gives it): on a first load the planner knows no statistics, and an anti-join became a nested loop of minutes. EXCEPT takes four
+// times as long. own_id is made before it is compared: under row-level security no index is used for what a concatenation, which
+// might leak, is compared with.
 const going = `
 run AS (
 	SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole, NULL AS why
@@ -60,19 +62,16 @@ deleted_contact AS (
 ),
 absent_customer AS (
 	SELECT c.id FROM run r JOIN customers c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
-	WHERE r.whole AND 'customer' = ANY (r.listed)
-	EXCEPT SELECT id FROM named_customer
+	WHERE r.whole AND 'customer' = ANY (r.listed) AND c.id NOT IN (SELECT id FROM named_customer)
 ),
 absent_contact AS (
 	SELECT c.id FROM run r JOIN contacts c ON c.tenant_id = $1 AND c.connection_id = r.connection_id AND c.active
 		AND c.origin = 'erp' AND c.erp_id NOT LIKE 'customer:%'
-	WHERE r.whole AND 'contact' = ANY (r.listed)
-	EXCEPT SELECT id FROM named_contact
+	WHERE r.whole AND 'contact' = ANY (r.listed) AND c.id NOT IN (SELECT id FROM named_contact)
 ),
 absent_link AS (
 	SELECT l.id FROM run r JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
-	WHERE r.whole AND 'link' = ANY (r.listed)
-	EXCEPT SELECT n.id FROM page p, unnest(p.link_ids) AS n (id)
+	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT n.id FROM page p, unnest(p.link_ids) AS n (id))
 ),
 why_customer AS (
 	SELECT DISTINCT ON (id) id, reason, missing, ` + evidence + ` AS evidence FROM (
@@ -82,7 +81,7 @@ why_customer AS (
 	) AS why ORDER BY id, first
 ),
 going_customer AS (
-	SELECT c.id, c.erp_id, c.connection_id, g.reason, g.missing, g.evidence, c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
+	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence, c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
 	FROM why_customer g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
 	WHERE g.id NOT IN (SELECT d.id FROM decided d JOIN why_customer w ON w.id = d.id WHERE d.kind = 'customer' AND ` + sameEvidence + `)
 ),
@@ -92,7 +91,7 @@ why_contact AS (
 		UNION ALL SELECT id, 'erp_deleted', true, false, 2, NULL FROM deleted_contact
 		UNION ALL SELECT id, 'erp_absent', true, false, 3, NULL FROM absent_contact
 		UNION ALL SELECT o.id, c.reason, c.missing, true, 0, NULL FROM going_customer c
-			JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = 'customer:' || c.erp_id
+			JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = c.own_id
 	) AS why ORDER BY id, first
 ),
 going_contact AS (
@@ -295,12 +294,25 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
 			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
 				AND o.purpose <> 'approval' -- a person decided on that
+		), back AS ( -- what was not active when the listing began, and is now
+			SELECT h.entity, h.entity_id FROM run r JOIN history h ON h.at >= r.listing_began_at AND h.tenant_id = $1 AND h.connection_id = r.connection_id
+			WHERE h.field = 'active' AND h.became = 'true'
+		), begun AS (
+			SELECT count(*) AS n FROM run r
+			JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND l.active AND l.origin = 'erp'
+				AND l.created_at < r.listing_began_at
+			JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
+			JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
+			WHERE l.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer_contact')
+				AND cu.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer')
+				AND co.id NOT IN (SELECT entity_id FROM back WHERE entity = 'contact')
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
 				count(*) FILTER (WHERE new) AS new
 			FROM affected
 		)
-		SELECT c.missing, c.stated, c.new, r.active_at_start AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
+		SELECT c.missing, c.stated, c.new, 
+			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
@@ -316,9 +328,14 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		total := n + earlier
 		return n > 0 && total > int64(limits.BrakeMin) && float64(total)*100 > percent*float64(g.Active)
 	}
-	switch {
-	case g.Missing+g.Stated == 0:
+	if g.Missing+g.Stated == 0 {
 		return "", nil
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
+	if err != nil {
+		return "", err
+	}
+	switch {
 	case g.EmptyKind != "":
 		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), nil
 	case g.RightsChanged:
@@ -472,29 +489,9 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	return err
 }
 
-func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
-	var n struct {
-		Schedule string    `db:"schedule"`
-		AutoSync bool      `db:"auto_sync"`
-		State    string    `db:"state"`
-		Began    time.Time `db:"listing_began_at"`
-		Now      time.Time `db:"now"`
-	}
-	err := tx.GetContext(ctx, &n, `
-		SELECT n.schedule, n.auto_sync, n.state, r.listing_began_at, now() AS now FROM connections n, runs r
-		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `
-		WITH ended AS (
-			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
-				error_kind = NULL, error = NULL, hint = NULL
-			WHERE tenant_id = $1 AND id = $2 RETURNING *,
-				-- No customer and no contact: links may be listed by every run, and counts leave out what was taken over from a failed run.
-				refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
-					WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}')) AS nothing
-		)
+// succeeded tells the connection of its run's success: the run as it is then, with nothing, is the common table expression ended; $4
+// is when the data will be stale, $5 when a connection that needed attention is due again.
+const succeeded = `
 		UPDATE connections n SET cursor = e.end_cursor,
 			-- Changed rights stay a change until a run that listed everything met them, and while a hold is open: else the
 			-- next full run would take what they hide for gone.
@@ -503,7 +500,8 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,
 			empty_since = CASE WHEN e.mode <> 'full' THEN n.empty_since
-				WHEN e.nothing AND e.active_at_start > 0 THEN coalesce(n.empty_since, e.started_at) END,
+				WHEN e.nothing AND EXISTS (SELECT FROM customer_contacts l
+					WHERE l.tenant_id = $1 AND l.connection_id = n.id AND l.active AND l.origin = 'erp') THEN coalesce(n.empty_since, e.started_at) END,
 			idle_since = CASE WHEN e.mode = 'full' THEN n.idle_since WHEN e.nothing THEN coalesce(n.idle_since, e.started_at) END,
 			idle_runs = CASE WHEN e.mode = 'full' THEN n.idle_runs WHEN e.nothing THEN n.idle_runs + 1 ELSE 0 END,
 			idle_finds = CASE WHEN e.mode = 'full' THEN n.idle_finds + (e.created + e.updated > 0 AND n.idle_since IS NOT NULL)::int
@@ -512,7 +510,31 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 			next_due_at = CASE WHEN n.state = 'needs_attention' AND n.next_due_at IS NOT NULL THEN $5 ELSE n.next_due_at END,
 			state_reason = CASE WHEN n.state = 'needs_attention' THEN '' ELSE n.state_reason END,
 			state = CASE WHEN n.state = 'needs_attention' THEN 'active' ELSE n.state END
-		FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
+		FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`
+
+// readNothing: no customer and no contact. Links may be listed by every run, and counts leave out what was taken over from a failed run.
+const readNothing = `refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
+	WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}'))`
+
+func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
+	var n struct {
+		Schedule string    `db:"schedule"`
+		AutoSync bool      `db:"auto_sync"`
+		Began    time.Time `db:"listing_began_at"`
+		Now      time.Time `db:"now"`
+	}
+	err := tx.GetContext(ctx, &n, `
+		SELECT n.schedule, n.auto_sync, r.listing_began_at, now() AS now FROM connections n, runs r
+		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		WITH ended AS (
+			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
+				error_kind = NULL, error = NULL, hint = NULL
+			WHERE tenant_id = $1 AND id = $2 RETURNING *, `+readNothing+` AS nothing
+		)`+succeeded,
 		step.Tenant, step.Run, calls, staleAt(n.Schedule, n.AutoSync, n.Began, step.Connection), nextDue(n.Schedule, n.Now, step.Connection, "active"))
 	return err
 }

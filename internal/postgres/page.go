@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -135,7 +134,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		HasIssues bool   `db:"has_issues"`
 		HasHold   bool   `db:"has_hold"`
 		HasErased bool   `db:"has_erased"`
-		Patience  string `db:"patience"`
+		Settings  string `db:"settings"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
 		SELECT r.pages,
@@ -144,7 +143,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
 			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
-			set_config('idle_in_transaction_session_timeout', $4, true) AS patience
+			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true) AS settings
 		FROM runs r
 		WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
 			AND r.lease_until > clock_timestamp()
@@ -181,8 +180,11 @@ func (w *pageWriter) write(ctx context.Context) error {
 	return nil
 }
 
+// read reads what is held of what the page names. Its queries look each key up by itself, which OFFSET 0 keeps the planner
+// from undoing: without statistics, as on a first load, it takes x = ANY (keys) for a filter over all that is held, and with
+// them it prefers reading a whole table of some ten thousand rows to a thousand keys of it.
 func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
-	customers, contacts := map[string]bool{}, map[string]bool{}
+	customers, contacts := make(map[string]bool, len(page.Customers)), make(map[string]bool, len(page.Contacts))
 	for _, c := range page.Customers {
 		customers[c.ID] = true
 	}
@@ -290,8 +292,9 @@ func (w *pageWriter) readErased(ctx context.Context, customers, contacts []strin
 
 func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
 	rows, err := w.tx.QueryContext(ctx, `
-		SELECT id, erp_id, number, name, parent_erp_id, bill_with_parent, kind, active, coalesce(inactive_reason, '')
-		FROM customers WHERE tenant_id = $1 AND connection_id = $2 AND erp_id = ANY ($3)`,
+		SELECT c.id, c.erp_id, c.number, c.name, c.parent_erp_id, c.bill_with_parent, c.kind, c.active, coalesce(c.inactive_reason, '')
+		FROM unnest($3::text[]) AS k (erp_id), LATERAL (
+			SELECT * FROM customers c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = k.erp_id OFFSET 0) AS c`,
 		w.step.Tenant, w.step.Connection, pq.Array(erpIDs))
 	if err != nil {
 		return err
@@ -311,11 +314,9 @@ func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
 
 func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
 	rows, err := w.tx.QueryContext(ctx, `
-		SELECT c.id, c.erp_id, c.name, c.given_name, c.family_name, c.job_title, c.active, coalesce(c.inactive_reason, ''),
-			(SELECT json_agg(json_build_object('kind', p.kind, 'field', p.field, 'place', p.place, 'value', p.value,
-				'normalised', p.normalised, 'main', p.main, 'primary', p.is_primary, 'usable', p.usable) ORDER BY p.field, p.place)
-				FROM contact_points p WHERE p.tenant_id = c.tenant_id AND p.contact_id = c.id)
-		FROM contacts c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = ANY ($3)`,
+		SELECT c.id, c.erp_id, c.name, c.given_name, c.family_name, c.job_title, c.active, coalesce(c.inactive_reason, '')
+		FROM unnest($3::text[]) AS k (erp_id), LATERAL (
+			SELECT * FROM contacts c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = k.erp_id OFFSET 0) AS c`,
 		w.step.Tenant, w.step.Connection, pq.Array(erpIDs))
 	if err != nil {
 		return err
@@ -324,17 +325,38 @@ func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
 	for rows.Next() {
 		var c reconcile.HeldContact
 		var erpID string
-		var points []byte
-		if err := rows.Scan(&c.ID, &erpID, &c.Facts.Name, &c.Facts.GivenName, &c.Facts.FamilyName, &c.Facts.JobTitle,
-			&c.Active, &c.Reason, &points); err != nil {
+		if err := rows.Scan(&c.ID, &erpID, &c.Facts.Name, &c.Facts.GivenName, &c.Facts.FamilyName, &c.Facts.JobTitle, &c.Active,
+			&c.Reason); err != nil {
 			return err
 		}
-		if points != nil {
-			if err := json.Unmarshal(points, &c.Points); err != nil {
-				return fmt.Errorf("contact %d: points: %w", c.ID, err)
-			}
-		}
 		w.held.Contacts[erpID], w.contactIDs[erpID] = c, c.ID
+	}
+	if err := rows.Err(); err != nil || len(w.contactIDs) == 0 {
+		return err
+	}
+	return w.readPoints(ctx)
+}
+
+func (w *pageWriter) readPoints(ctx context.Context) error {
+	contacts := reverse(w.contactIDs)
+	rows, err := w.tx.QueryContext(ctx, `
+		SELECT p.contact_id, p.kind, p.field, p.place, p.value, p.normalised, p.main, p.is_primary, p.usable
+		FROM unnest($2::bigint[]) AS k (id), LATERAL (
+			SELECT * FROM contact_points p WHERE p.tenant_id = $1 AND p.contact_id = k.id ORDER BY p.field, p.place OFFSET 0) AS p`,
+		w.step.Tenant, pq.Array(keysOf(contacts)))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var p contact.Point
+		if err := rows.Scan(&id, &p.Kind, &p.Field, &p.Place, &p.Value, &p.Normalised, &p.Main, &p.Primary, &p.Usable); err != nil {
+			return err
+		}
+		c := w.held.Contacts[contacts[id]]
+		c.Points = append(c.Points, p)
+		w.held.Contacts[contacts[id]] = c
 	}
 	return rows.Err()
 }
@@ -345,28 +367,82 @@ func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64)
 		return nil
 	}
 	rows, err := w.tx.QueryContext(ctx, `
-		SELECT l.id, cu.erp_id, co.erp_id, l.active, l.stated_by, coalesce(l.link_role_key, ''), coalesce(l.record_role_key, '')
-		FROM (
-			SELECT id FROM customer_contacts WHERE tenant_id = $1 AND contact_id = ANY ($2) AND origin = 'erp'
-			UNION
-			SELECT id FROM customer_contacts WHERE tenant_id = $1 AND customer_id = ANY ($3) AND origin = 'erp'
-				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%')
-		) AS wanted
-		JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = wanted.id
-		JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id
-		JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id`,
+		SELECT l.* FROM unnest($2::bigint[]) AS k (id), LATERAL (
+			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			FROM customer_contacts WHERE tenant_id = $1 AND contact_id = k.id AND origin = 'erp' OFFSET 0) AS l
+		UNION ALL
+		SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (
+			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.id AND origin = 'erp' AND contact_id <> ALL ($2)
+				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l`,
 		w.step.Tenant, pq.Array(contacts), pq.Array(customers))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
+	type link struct {
+		reconcile.HeldLink
+		customer, contact int64
+	}
+	links := make([]link, 0, len(contacts))
 	for rows.Next() {
-		var l reconcile.HeldLink
-		var pair reconcile.Pair
-		if err := rows.Scan(&l.ID, &pair.Customer, &pair.Contact, &l.Active, pq.Array(&l.StatedBy), &l.LinkRoleKey, &l.RecordRoleKey); err != nil {
+		var l link
+		if err := rows.Scan(&l.ID, &l.customer, &l.contact, &l.Active, pq.Array(&l.StatedBy), &l.LinkRoleKey, &l.RecordRoleKey); err != nil {
 			return err
 		}
-		w.held.Links[pair], w.linkIDs[pair] = l, l.ID
+		links = append(links, l)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	customerOf, contactOf := reverse(w.customerIDs), reverse(w.contactIDs)
+	var customersElsewhere, contactsElsewhere []int64
+	for _, l := range links {
+		if customerOf[l.customer] == "" {
+			customersElsewhere = append(customersElsewhere, l.customer)
+		}
+		if contactOf[l.contact] == "" {
+			contactsElsewhere = append(contactsElsewhere, l.contact)
+		}
+	}
+	if err := w.readNames(ctx, customersElsewhere, contactsElsewhere, customerOf, contactOf); err != nil {
+		return err
+	}
+	for _, l := range links {
+		pair := reconcile.Pair{Customer: customerOf[l.customer], Contact: contactOf[l.contact]}
+		w.held.Links[pair], w.linkIDs[pair] = l.HeldLink, l.ID
+	}
+	return nil
+}
+
+// readNames adds the ERP's ids of customers and contacts to what they are looked up in.
+func (w *pageWriter) readNames(ctx context.Context, customers, contacts []int64, customerOf, contactOf map[int64]string) error {
+	if len(customers)+len(contacts) == 0 {
+		return nil
+	}
+	rows, err := w.tx.QueryContext(ctx, `
+		SELECT true, c.id, c.erp_id FROM unnest($2::bigint[]) AS k (id),
+			LATERAL (SELECT id, erp_id FROM customers WHERE tenant_id = $1 AND id = k.id OFFSET 0) AS c
+		UNION ALL
+		SELECT false, c.id, c.erp_id FROM unnest($3::bigint[]) AS k (id),
+			LATERAL (SELECT id, erp_id FROM contacts WHERE tenant_id = $1 AND id = k.id OFFSET 0) AS c`,
+		w.step.Tenant, some(customers), some(contacts))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var customer bool
+		var id int64
+		var erpID string
+		if err := rows.Scan(&customer, &id, &erpID); err != nil {
+			return err
+		}
+		if customer {
+			customerOf[id] = erpID
+		} else {
+			contactOf[id] = erpID
+		}
 	}
 	return rows.Err()
 }
@@ -533,13 +609,18 @@ func (k *contactColumns) add(c reconcile.ContactChange) {
 	k.modified = append(k.modified, reconcile.ModifiedAt(c.ModifiedAt))
 }
 
-// points removes before it writes, so that a value may move to another place.
+// points removes before it writes, so that a value may move to another place. Those of new contacts meet no other: looking for
+// one is a sixth of what they cost.
 func (w *pageWriter) points(ctx context.Context) error {
-	var put, drop pointColumns
+	var added, put, drop pointColumns
 	for _, c := range w.plan.Contacts {
 		id := w.contactIDs[c.ERPID]
+		k := &put
+		if c.ID == 0 {
+			k = &added
+		}
 		for _, p := range c.Put {
-			put.add(id, p)
+			k.add(id, p)
 		}
 		for _, p := range c.Drop {
 			drop.add(id, p)
@@ -554,16 +635,23 @@ func (w *pageWriter) points(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(put.contact) == 0 {
+	if err := w.insertPoints(ctx, added, ""); err != nil {
+		return err
+	}
+	return w.insertPoints(ctx, put, `
+		ON CONFLICT (tenant_id, contact_id, field, place) DO UPDATE SET kind = excluded.kind, value = excluded.value,
+			normalised = excluded.normalised, main = excluded.main, is_primary = excluded.is_primary, usable = excluded.usable`)
+}
+
+func (w *pageWriter) insertPoints(ctx context.Context, k pointColumns, met string) error {
+	if len(k.contact) == 0 {
 		return nil
 	}
 	_, err := w.tx.ExecContext(ctx, `
 		INSERT INTO contact_points (tenant_id, origin, contact_id, field, place, kind, value, normalised, main, is_primary, usable)
 		SELECT $1, 'erp', p.* FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::bool[], $9::bool[],
-			$10::bool[]) AS p
-		ON CONFLICT (tenant_id, contact_id, field, place) DO UPDATE SET kind = excluded.kind, value = excluded.value,
-			normalised = excluded.normalised, main = excluded.main, is_primary = excluded.is_primary, usable = excluded.usable`,
-		w.step.Tenant, put.contact, put.field, put.place, put.kind, put.value, put.normalised, put.main, put.primary, put.usable)
+			$10::bool[]) AS p`+met,
+		w.step.Tenant, k.contact, k.field, k.place, k.kind, k.value, k.normalised, k.main, k.primary, k.usable)
 	return err
 }
 
@@ -691,11 +779,13 @@ func (w *pageWriter) issues(ctx context.Context) error {
 			readKind, readID = append(readKind, string(k.Kind)), append(readID, k.ID)
 		}
 		_, err := w.tx.ExecContext(ctx, `
-			UPDATE issues i SET closed_at = now(), closed_by_run = $3
-			FROM unnest($4::text[], $5::text[]) AS r (kind, id)
-			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = r.kind AND i.record_id = r.id
-				AND (i.record_kind, i.record_id, i.field, i.reason) NOT IN
-					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))`,
+			UPDATE issues SET closed_at = now(), closed_by_run = $3
+			WHERE tenant_id = $1 AND id = ANY (ARRAY(
+				SELECT i.id FROM unnest($4::text[], $5::text[]) AS r (kind, id), LATERAL (
+					SELECT * FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
+						AND i.record_kind = r.kind AND i.record_id = r.id OFFSET 0) AS i
+				WHERE (i.record_kind, i.record_id, i.field, i.reason) NOT IN
+					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))))`,
 			w.step.Tenant, w.step.Connection, w.step.Run, readKind, readID, kind, record, field, reason)
 		if err != nil {
 			return err
@@ -707,17 +797,17 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	// An issue without a record counts what the run met so far; another run counts anew.
 	_, err := w.tx.ExecContext(ctx, `
 		WITH met AS (
-			SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS p (kind, id, field, reason, count)
+			SELECT m.*, i.id AS issue
+			FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS m (kind, id, field, reason, count) LEFT JOIN LATERAL (
+				SELECT i.id FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind
+					AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason OFFSET 0) AS i ON true
 		), same AS (
 			UPDATE issues i SET count = CASE WHEN m.id = '' AND i.met_by_run = $3 THEN i.count + m.count ELSE m.count END, met_by_run = $3
 			FROM met m
-			WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind AND i.record_id = m.id
-				AND i.field = m.field AND i.reason = m.reason AND (m.id = '' OR i.count <> m.count)
+			WHERE i.tenant_id = $1 AND i.id = m.issue AND (m.id = '' OR i.count <> m.count)
 		)
 		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
-		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m
-		WHERE NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
-			AND i.record_kind = m.kind AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason)`,
+		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m WHERE m.issue IS NULL`,
 		w.step.Tenant, w.step.Connection, w.step.Run, kind, record, field, reason, count)
 	return err
 }

@@ -166,8 +166,8 @@ func (r *rehearsal) begin(ctx context.Context) error {
 	r.stage.Fencing, r.stage.Lease = 1, 24*time.Hour
 	err := r.tx.GetContext(ctx, &r.stage.Run, `
 		INSERT INTO runs (tenant_id, connection_id, mode, trigger, purpose, status, fencing, lease_until, since_cursor, listing_began_at,
-			active_at_start, started_at)
-		SELECT tenant_id, connection_id, mode, trigger, 'rehearsal', 'running', 1, 'infinity', since_cursor, listing_began_at, active_at_start, started_at
+			started_at)
+		SELECT tenant_id, connection_id, mode, trigger, 'rehearsal', 'running', 1, 'infinity', since_cursor, listing_began_at, started_at
 		FROM runs WHERE tenant_id = $1 AND id = $2 AND fencing = $3 AND status = 'running' RETURNING id`, r.step.Tenant, r.step.Run, r.step.Fencing)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrLeaseLost

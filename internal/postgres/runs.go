@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/schedule"
 	"github.com/centime/contactsync/internal/settings"
 )
@@ -319,9 +320,18 @@ type Claimed struct {
 	// ERPPaused: the ERP refuses this installation, and this run is a trial or was asked for by a person: a refusal says
 	// nothing about the connection.
 	ERPPaused bool
-	First     bool          // claim of the run
-	Delay     time.Duration // since the run was ready, at its first claim
-	Age       time.Duration // since the first claim
+	First     bool // claim of the run
+	// Login is what the connection logs in with, as it was at the claim; nil: none, or one that was refused.
+	Login *credentials.Stored
+	seen  seen
+	Delay time.Duration // since the run was ready, at its first claim
+	Age   time.Duration // since the first claim
+}
+
+// seen is what the end of a quiet run needs to know of its connection; if it has changed since the claim, the run ends the long way.
+type seen struct {
+	schedule, state string
+	autoSync        bool
 }
 
 // ErrNotYours says that a delivery is not the current one, or that its run may not be worked now: the task ends.
@@ -335,7 +345,7 @@ func (s *Store) Claim(ctx context.Context, run int64, delivery int, lease time.D
 		c, err = claim(ctx, tx, run, delivery, lease)
 		return err
 	})
-	if isUniqueViolation(err, "runs_one_running") {
+	if isUniqueViolation(err, "runs_one_running") || isUniqueViolation(err, "runs_one_lease") {
 		err = ErrNotYours // another run of the connection is on its way; the scheduler hands this one out after it
 	}
 	if err != nil {
@@ -361,37 +371,47 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Attempts       int          `db:"attempts"`
 		BeganAgain     int          `db:"began_again"`
 		ThrottledSince sql.NullTime `db:"throttled_since"`
-		ListingBegan   sql.NullTime `db:"listing_began_at"`
+		AfterFailure   sql.NullBool `db:"after_failure"`
 		Old            bool         `db:"old"`
 		ERP            string       `db:"erp"`
 		Account        string       `db:"account"`
 		Settings       []byte       `db:"settings"`
 		Cursor         string       `db:"cursor"`
+		Schedule       string       `db:"schedule"`
+		AutoSync       bool         `db:"auto_sync"`
+		State          string       `db:"state"`
+		KeyID          string       `db:"key_id"`
+		Box            []byte       `db:"box"`
+		Version        int64        `db:"version"`
+		LoginRefused   bool         `db:"login_refused"`
 		ERPPaused      bool         `db:"erp_paused"`
 		Delay          int64        `db:"delay"`
 		Age            int64        `db:"age"`
 	}
-	// The connection's lock makes two claims of its runs at once see each other: never do two hold a lease.
-	_, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE id = (SELECT connection_id FROM runs WHERE id = $1) FOR NO KEY UPDATE`, run)
-	if err != nil {
-		return nil, err
-	}
-	err = tx.GetContext(ctx, &r, `
+	err := tx.GetContext(ctx, &r, `
 		WITH ready AS (
 			SELECT greatest(r.queued_at, r.not_before, (SELECT o.finished_at FROM runs o WHERE o.connection_id = r.connection_id AND o.id < r.id
 				ORDER BY o.id DESC LIMIT 1)) AS at -- it may have waited for the run before it
 			FROM runs r WHERE r.id = $1
 		)
 		UPDATE runs r SET status = 'running', fencing = r.fencing + 1, lease_until = clock_timestamp() + $3 * interval '1 microsecond',
-			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL
-		FROM connections n
+			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL,
+			-- A first claim begins the listing.
+			listing_began_at = coalesce(r.listing_began_at, now()),
+			mode = CASE WHEN r.listing_began_at IS NULL AND n.cursor = '' AND r.purpose = 'sync' THEN 'full' ELSE r.mode END,
+			since_cursor = CASE WHEN r.listing_began_at IS NULL AND r.mode = 'incremental' THEN n.cursor ELSE r.since_cursor END
+		FROM connections n LEFT JOIN credentials k ON k.tenant_id = n.tenant_id AND k.connection_id = n.id
 		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
 			AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > clock_timestamp())
 		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview, coalesce(r.hold_id, 0) AS hold_id,
 			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
-			r.throttled_since, r.listing_began_at, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
-			n.erp, n.account, n.settings, n.cursor, EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
+			r.throttled_since, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
+			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
+				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
+			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state,
+			coalesce(k.key_id, '') AS key_id, coalesce(k.box, '') AS box, coalesce(k.version, 0) AS version, k.refused_at IS NOT NULL AS login_refused,
+			EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
 			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
 			(extract(epoch FROM clock_timestamp() - r.started_at) * 1e6)::bigint AS age`, run, delivery, lease.Microseconds())
 	if errors.Is(err, sql.ErrNoRows) {
@@ -411,27 +431,21 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	if c.Settings, err = readSettings(r.Settings); err != nil {
 		return nil, err
 	}
+	if r.KeyID != "" && !r.LoginRefused {
+		c.Login = &credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
+	}
+	c.seen = seen{schedule: r.Schedule, autoSync: r.AutoSync, state: r.State}
 	switch {
-	case !r.ListingBegan.Valid:
-		if r.Mode == Incremental && r.Cursor == "" && r.Purpose == Sync {
-			c.Mode = Full
-		}
-		return c, beginListing(ctx, tx, c, r.Cursor)
+	case r.AfterFailure.Bool:
+		return c, takeOver(ctx, tx, c)
 	case r.Old:
 		return c, listAgain(ctx, tx, c, c.Mode, r.Cursor)
 	}
 	return c, nil
 }
 
-// beginListing makes the first claim's preparations, or takes over what a failed run of the same mode had read.
-func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) error {
-	c.Since = ""
-	if c.Mode == Incremental {
-		c.Since = connector.Cursor(cursor)
-	}
-	if c.Purpose != Sync || c.Preview { // it continues no listing, and nobody continues it
-		return listAgain(ctx, tx, c, c.Mode, cursor)
-	}
+// takeOver goes on where the run before failed, if that had the same mode and beginning.
+func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 	var earlier struct {
 		ID         int64  `db:"id"`
 		Checkpoint string `db:"checkpoint"`
@@ -445,7 +459,7 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 			AND o.checkpoint_at > now() - interval '24 hours'`, c.Tenant, c.Connection, c.Run, c.Mode, string(c.Since))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return listAgain(ctx, tx, c, c.Mode, cursor)
+		return nil
 	case err != nil:
 		return err
 	}
@@ -455,7 +469,7 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3)
 		UPDATE runs r SET mode = o.mode, since_cursor = o.since_cursor, checkpoint = o.checkpoint, checkpoint_at = o.checkpoint_at,
 			listing_began_at = o.listing_began_at, pages = o.pages, pulled = o.pulled, end_cursor = o.end_cursor, end_rights = o.end_rights,
-			listed = o.listed, active_at_start = o.active_at_start
+			listed = o.listed
 		FROM runs o WHERE r.tenant_id = $1 AND r.id = $2 AND o.tenant_id = $1 AND o.id = $3`, c.Tenant, c.Run, earlier.ID)
 	return err
 }
@@ -470,12 +484,8 @@ func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor s
 		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
 			kept AS (DELETE FROM preview_pages WHERE tenant_id = $1 AND run_id = $2)
 		UPDATE runs SET mode = $3, since_cursor = $4, checkpoint = '', checkpoint_at = NULL, listing_began_at = now(), pages = 0, pulled = false,
-			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0,
-			active_at_start = (SELECT count(*) FROM customers cu
-				JOIN customer_contacts cc ON cc.tenant_id = cu.tenant_id AND cc.customer_id = cu.id AND cc.active AND cc.origin = 'erp'
-				JOIN contacts co ON co.tenant_id = cc.tenant_id AND co.id = cc.contact_id AND co.active
-				WHERE cu.tenant_id = $1 AND cu.connection_id = $5 AND cu.active)
-		WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run, mode, string(c.Since), c.Connection)
+			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0
+		WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run, mode, string(c.Since))
 	return err
 }
 
@@ -631,7 +641,8 @@ func (s *Store) CancelRun(ctx context.Context, run int64) (status string, err er
 		return notFound(tx.GetContext(ctx, &status, `
 			UPDATE runs SET cancel_requested = true,
 				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
-				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
+				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
 			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING status`, run), "unfinished run")
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +26,8 @@ const (
 
 // Page plans one page. Neither argument is changed.
 func Page(held Held, page connector.Page) Plan {
-	p := planner{held: held, outcomes: map[connector.Key]outcome{}, issues: map[issueKey]int{}}
+	records := max(len(page.Customers), len(page.Contacts), len(page.Links))
+	p := planner{held: held, outcomes: make(map[connector.Key]outcome, records), issues: map[issueKey]int{}}
 	page = p.withoutErased(p.identified(page))
 	for _, c := range page.Customers {
 		p.customer(c)
@@ -59,6 +59,12 @@ const (
 type issueKey struct {
 	key           connector.Key
 	field, reason string
+}
+
+// statement is who states a link.
+type statement struct {
+	pair Pair
+	by   string
 }
 
 type planner struct {
@@ -259,15 +265,15 @@ func (p *planner) points(key connector.Key, channels []connector.Channel) []cont
 }
 
 func (p *planner) links(page connector.Page) {
-	customers, contacts := map[string]bool{}, map[string]bool{}
+	customers, contacts := make(map[string]bool, len(page.Customers)), make(map[string]bool, len(page.Contacts))
 	for _, c := range page.Customers {
 		customers[c.ID] = true
 	}
 	for _, c := range page.Contacts {
 		contacts[c.ID] = true
 	}
-	stated := map[Pair]map[string]bool{}
-	merged := map[Pair]*LinkChange{}
+	stated := make(map[statement]bool, len(page.Links))
+	merged := make(map[Pair]*LinkChange, len(page.Links))
 	var order []Pair
 	for _, l := range page.Links {
 		pair := Pair{l.Customer, l.Contact}
@@ -287,10 +293,7 @@ func (p *planner) links(page connector.Page) {
 		if by == StatedByLink {
 			p.plan.Named.Links = append(p.plan.Named.Links, pair)
 		}
-		if stated[pair] == nil {
-			stated[pair] = map[string]bool{}
-		}
-		stated[pair][by] = true
+		stated[statement{pair, by}] = true
 		change, met := merged[pair]
 		if !met {
 			change = p.startLink(pair)
@@ -406,8 +409,8 @@ func updatedUnlessNew(record, part outcome) outcome {
 }
 
 // unstated finds the links that the page's records stated before and do not now.
-func (p *planner) unstated(page connector.Page, stated map[Pair]map[string]bool) {
-	read := map[string]bool{}
+func (p *planner) unstated(page connector.Page, stated map[statement]bool) {
+	read := make(map[string]bool, len(page.Customers)+len(page.Contacts))
 	for _, c := range page.Customers {
 		read[Stater(connector.Key{Kind: connector.Customers, ID: c.ID})] = true
 	}
@@ -416,18 +419,16 @@ func (p *planner) unstated(page connector.Page, stated map[Pair]map[string]bool)
 			read[Stater(connector.Key{Kind: connector.Contacts, ID: c.ID})] = true
 		}
 	}
-	for _, pair := range slices.SortedFunc(maps.Keys(p.held.Links), comparePairs) {
-		held := p.held.Links[pair]
+	for pair, held := range p.held.Links {
 		for _, by := range held.StatedBy {
-			if read[by] && !stated[pair][by] {
+			if read[by] && !stated[statement{pair, by}] {
 				p.plan.Going.Unstated = append(p.plan.Going.Unstated, Unstated{Link: held.ID, By: by})
 			}
 		}
 	}
-}
-
-func comparePairs(a, b Pair) int {
-	return cmp.Or(cmp.Compare(a.Customer, b.Customer), cmp.Compare(a.Contact, b.Contact))
+	slices.SortFunc(p.plan.Going.Unstated, func(a, b Unstated) int {
+		return cmp.Or(cmp.Compare(a.Link, b.Link), cmp.Compare(a.By, b.By))
+	})
 }
 
 // deleted notes a deletion that the ERP claims, of a record that we hold active. A claim is no record that was read.
@@ -488,6 +489,7 @@ func (p *planner) finish() Plan {
 		return cmp.Or(cmp.Compare(a.Key.Kind, b.Key.Kind), cmp.Compare(a.Key.ID, b.Key.ID), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
 	})
 	c := &p.plan.Counts
+	p.plan.Read = make([]connector.Key, 0, len(p.outcomes))
 	for key, o := range p.outcomes {
 		p.plan.Read = append(p.plan.Read, key)
 		if p.held.Counted[key] {
@@ -536,6 +538,9 @@ func activeChanges(heldActive bool, heldReason contact.InactiveReason, active bo
 }
 
 func customerChanges(was, now CustomerFacts) []Change {
+	if was == now {
+		return nil
+	}
 	return differences(
 		Change{"number", was.Number, now.Number}, Change{"name", was.Name, now.Name}, Change{"parent", was.ParentID, now.ParentID},
 		Change{"bill_with_parent", strconv.FormatBool(was.BillWithParent), strconv.FormatBool(now.BillWithParent)},
@@ -544,6 +549,9 @@ func customerChanges(was, now CustomerFacts) []Change {
 }
 
 func contactChanges(was, now ContactFacts) []Change {
+	if was == now {
+		return nil
+	}
 	return differences(
 		Change{"name", was.Name, now.Name}, Change{"given_name", was.GivenName, now.GivenName},
 		Change{"family_name", was.FamilyName, now.FamilyName}, Change{"job_title", was.JobTitle, now.JobTitle},

@@ -77,8 +77,8 @@ func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.Rehearsal, 
 		}
 		end()
 	}()
-	rehearsing, told := tracing.Span(rehearsing, "rehearse") // not write: the run's row stays free, and a lost lease ends it
-	done, err := s.w.Store.Rehearse(rehearsing, s.c.Step, s.c.Settings, lookups, s.taken())
+	traced, told := tracing.Span(rehearsing, "rehearse") // not write: the run's row stays free, and a lost lease ends it
+	done, err := s.w.Store.Rehearse(traced, s.c.Step, s.c.Settings, lookups, s.taken())
 	told(err)
 	if err != nil && ctx.Err() == nil && s.ending() {
 		return done, errStopped

@@ -113,6 +113,9 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 // errStopped ends a step between two pages; its run goes on from its checkpoint.
 var errStopped = errors.New("step stopped")
 
+// errQuiet ends a pull whose run is over already: it found nothing.
+var errQuiet = errors.New("nothing changed")
+
 // step is one claim of a run.
 type step struct {
 	w     *Worker
@@ -214,6 +217,9 @@ func (s *step) run(ctx context.Context) error {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
 		}
+		if errors.Is(err, errQuiet) {
+			return nil
+		}
 		if err == nil && s.c.Preview {
 			return s.preview(ctx, source)
 		}
@@ -243,7 +249,11 @@ func (s *step) open() (connector.Source, error) {
 	account := connector.Account{
 		ID: s.c.Account, APIURL: s.c.Settings.APIURL, TokenURL: s.c.Settings.TokenURL, Transport: s.w.Transport, Called: s.called,
 	}
-	account.Tokens = credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, account)
+	tokens := credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, account)
+	if s.c.Login != nil {
+		tokens.Saw(*s.c.Login)
+	}
+	account.Tokens = tokens
 	return erp.Open(account), nil
 }
 
@@ -322,6 +332,20 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 	for f := range pages {
 		if f.err != nil {
 			return f.err
+		}
+		if s.c.Quiet(f.page) {
+			var done bool
+			err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
+				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.page.End, int(s.calls.Load()))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if done {
+				s.taken()
+				return errQuiet
+			}
 		}
 		var counts reconcile.Counts
 		began := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -576,6 +577,9 @@ func (s *side) wholeCustomer(k connector.Key) {
 	}
 	for named := range m.named {
 		_, here := s.links[place{k.ID, named.ID}]
+		if named.Kind == connector.Links { // something is wrong with it; where it is, is looked at below
+			_, here = m.rows[link{customer: k.ID, contact: strings.TrimPrefix(named.ID, connector.LinkID(k.ID, ""))}]
+		}
 		if named != k && !here {
 			s.Errorf("the %s %s comes with customer %s and is not at it", named.Kind, named.ID, k.ID)
 		}

@@ -135,12 +135,13 @@ type accountLine struct {
 	Customers int    `json:"customers"`
 	Contacts  int    `json:"contacts"`
 	Links     int    `json:"links"`
+	Private   int    `json:"private"` // of the contacts
 }
 
 func (a *Account) line() accountLine {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return accountLine{a.ID, a.Name, len(a.tables[customers].all), len(a.tables[contacts].all), len(a.tables[relations].all)}
+	return accountLine{a.ID, a.Name, len(a.tables[customers].all), len(a.tables[contacts].all), len(a.tables[relations].all), len(a.private.all)}
 }
 
 func (s *Sim) list() []accountLine {

@@ -1,0 +1,151 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+)
+
+// BenchmarkSavePage saves pages of 1000 customers of QuickBooks, each with its own contact and mostly two or three points: new
+// ones, and the same again. server-ms and client-ms are processor time a page, which other work on the machine changes less
+// than the time that passes; only private servers of this machine have the first.
+//
+//	eval "$(scripts/services start test)"; go test ./internal/postgres -run '^$' -bench SavePage -benchtime 50x
+func BenchmarkSavePage(b *testing.B) {
+	const held = 20 // pages
+	for _, unchanged := range []bool{false, true} {
+		name := "new"
+		if unchanged {
+			name = "unchanged"
+		}
+		b.Run(name, func(b *testing.B) {
+			dsn := pgtest.New(b)
+			store, err := postgres.Open(dsn+"&application_name=saves", 1) // one backend, whose time can be told
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer store.Close()
+			if err := store.Ping(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			db, err := sql.Open("postgres", dsn)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.ExecContext(b.Context(), benchConnection); err != nil {
+				b.Fatal(err)
+			}
+			step := postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour, ERPLabel: "One"}
+			save := func(n int) {
+				counts, err := store.SavePage(b.Context(), step, benchPage(n), 1)
+				if err != nil || counts.Read() != 1000 {
+					b.Fatalf("page %d: %+v, %v", n, counts, err)
+				}
+			}
+			again := func() { // as a run of its own would
+				if _, err := db.ExecContext(b.Context(), `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`); err != nil {
+					b.Fatal(err)
+				}
+			}
+			warm := held
+			if !unchanged {
+				warm = 0
+			}
+			for n := range warm {
+				save(n)
+			}
+			if _, err := db.ExecContext(b.Context(), `VACUUM ANALYZE`); err != nil {
+				b.Fatal(err)
+			}
+			server, client := serverTime(b, dsn), clientTime(b)
+			b.ResetTimer()
+			for n := range b.N {
+				switch {
+				case !unchanged:
+					save(n + warm)
+				case n%held == 0:
+					again()
+					fallthrough
+				default:
+					save(n % held)
+				}
+			}
+			b.StopTimer()
+			if server > 0 {
+				b.ReportMetric((serverTime(b, dsn)-server).Seconds()*1000/float64(b.N), "server-ms/op")
+			}
+			b.ReportMetric((clientTime(b)-client).Seconds()*1000/float64(b.N), "client-ms/op")
+		})
+	}
+}
+
+// benchConnection is a connection of a tenant, both 1, with a run on its way.
+const benchConnection = `
+	INSERT INTO contactsync.tenants (name) VALUES ('Kelp');
+	INSERT INTO contactsync.connections (tenant_id, erp, account, name, schedule, stale_at) VALUES (1, 'one', '1', 'Kelp', 'off', now());
+	INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
+	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id) VALUES (1, 1, 'company', 'Company Contact', 1);
+	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, lease_until)
+		VALUES (1, 1, 'full', 'manual', 'running', now() + interval '1 day')`
+
+func benchPage(n int) connector.Page {
+	page := connector.Page{Next: connector.Cursor(fmt.Sprintf(`{"v":1,"page":%d}`, n))}
+	for i := range 1000 {
+		id := fmt.Sprint(n*1000 + i)
+		own := contact.OwnID(id)
+		at := time.Date(2026, 3, 1, 12, 0, i, 0, time.UTC)
+		page.Customers = append(page.Customers, connector.Customer{
+			ID: id, Name: "Northwind Kelp & Sons " + id, Kind: contact.Customer, Active: true, ModifiedAt: at,
+		})
+		c := connector.Contact{ID: own, Name: "Ingrid Solheim", GivenName: "Ingrid", FamilyName: "Solheim", Active: true, ModifiedAt: at}
+		for k, ch := range []connector.Channel{
+			{Kind: contact.Email, Field: "PrimaryEmailAddr", Value: "accounts." + id + "@northwind-kelp.example", Main: true},
+			{Kind: contact.Phone, Field: "PrimaryPhone", Value: "(218) 555-0142 x9"},
+			{Kind: contact.Mobile, Field: "Mobile", Value: "+1 218 555 0177"},
+		} {
+			if k <= i%4 {
+				c.Channels = append(c.Channels, ch)
+			}
+		}
+		page.Contacts = append(page.Contacts, c)
+		page.Links = append(page.Links, connector.Link{
+			Customer: id, Contact: own, StatedBy: connector.Key{Kind: connector.Customers, ID: id}, Roles: []connector.ERPRole{connector.CompanyRole},
+		})
+	}
+	return page
+}
+
+// serverTime is the processor time of the store's one backend; 0 where it cannot be told.
+func serverTime(b *testing.B, dsn string) time.Duration {
+	b.Helper()
+	pid := pgtest.Value(b, dsn, `SELECT max(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'saves'`)
+	text, err := os.ReadFile("/proc/" + pid + "/schedstat")
+	if err != nil {
+		return 0
+	}
+	ns, _, _ := strings.Cut(string(text), " ")
+	d, err := time.ParseDuration(ns + "ns")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+func clientTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,73 @@
+package postgres_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+)
+
+// TestPageReadsWhatItNames: a page costs what it names and not what is held, also on a first load, when the planner knows no
+// statistics. Otherwise each page costs more than the last.
+func TestPageReadsWhatItNames(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection)
+	for _, table := range []string{"customers", "contacts", "contact_points", "customer_contacts", "issues"} {
+		pgtest.Exec(t, dsn, `ALTER TABLE contactsync.`+table+` SET (autovacuum_enabled = false)`)
+	}
+	save := func(pages ...int) (unchanged int) {
+		store, err := postgres.Open(dsn, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		for _, n := range pages {
+			counts, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, benchPage(n), 1)
+			if err != nil || counts.Read() != 1000 {
+				t.Fatalf("%+v, %v", counts, err)
+			}
+			unchanged += counts.Unchanged
+		}
+		return unchanged
+	}
+	save(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+	pgtest.Exec(t, dsn, `INSERT INTO contactsync.issues (tenant_id, connection_id, record_kind, record_id, field, reason)
+		SELECT 1, 1, 'customer', erp_id, 'name', 'no_name' FROM contactsync.customers WHERE erp_id::int >= 1000`) // of the other pages
+	for _, statistics := range []string{"without", "with"} {
+		if statistics == "with" {
+			pgtest.Exec(t, dsn, `ANALYZE`)
+		}
+		pgtest.Exec(t, dsn, `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`) // as a run of its own would
+		before := rowsRead(t, dsn)
+		if n := save(0); n != 1000 {
+			t.Fatalf("%d unchanged", n)
+		}
+		// 1000 customers, their contacts and links, and 2250 points; links are looked for by contact and by customer.
+		if n := rowsRead(t, dsn) - before; n < 5000 || n > 7000 {
+			t.Errorf("%s statistics: saving 1000 of 10000 customers again read %d rows", statistics, n)
+		}
+	}
+}
+
+// rowsRead is how many rows and index entries of what a connection holds have been read so far, by backends that have ended.
+func rowsRead(t *testing.T, dsn string) int {
+	t.Helper()
+	// A backend publishes its counters when it ends, which is a little after its client left.
+	for pgtest.Value(t, dsn, `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) != "0" {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const tables = `('customers', 'contacts', 'contact_points', 'customer_contacts', 'issues')`
+	n, err := strconv.Atoi(pgtest.Value(t, dsn, `
+		SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN `+tables+`)
+			+ (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN `+tables+`)`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
