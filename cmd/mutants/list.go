@@ -26,6 +26,7 @@ const (
 	tokens  = "internal/credentials/tokens.go"
 	pull    = "connectors/quickbooks/internal/online/pull.go"
 	row     = "connectors/quickbooks/internal/online/row.go"
+	suiteql = "connectors/netsuite/internal/suiteql/"
 	inStore = "./internal/postgres"
 	inRules = "./internal/syncing"
 )
@@ -129,6 +130,28 @@ var mutants = []mutant{
 	{"a removed connection gets mail", "14",
 		one(views, "JOIN contactsync.connections n ON n.tenant_id = cc.tenant_id AND n.id = cc.connection_id AND n.state <> 'removed'\nJOIN contactsync.tenants",
 			"JOIN contactsync.connections n ON n.tenant_id = cc.tenant_id AND n.id = cc.connection_id\nJOIN contactsync.tenants"), inRules, "TestWhoGetsNoMail"},
+	{"an approval applies without looking up", "7",
+		one("internal/syncing/approval.go", "s.lookUp(ctx, source, unasked)", "s.lookUp(ctx, source, unasked[:0])"), inRules, "TestApprovingLooksUpAgain"},
+	{"a rejection is not remembered", "7", one(finish,
+		"h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')", "h.connection_id = r.connection_id AND h.state = 'approved'"),
+		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
+	{"new evidence about what a rejection keeps lets it go", "7", one(finish, "case g.Again > 0:", "case false:"),
+		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
+	{"a NetSuite listing that was cut counts as whole", "6",
+		one(suiteql+"row.go", "if !*reply.HasMore && *reply.Total > reply.Offset+*reply.Count {", "if false {"), "./connectors/netsuite", "TestCutsAreNoEnd"},
+	{"a NetSuite row without an id is a complete listing", "6",
+		one(suiteql+"pull.go", "bool { return slices.Contains(c.Lost, k) }", "bool { return false && slices.Contains(c.Lost, k) }"),
+		"./connectors/netsuite", "TestConformance"},
+	{"an erased person comes back", "2", one(plan, "return erased(connector.Contacts, c.ID) && pass(", "return false && pass("), inRules, "TestErasedPersonStaysAway"},
+	{"a role goes with its link and history is silent", "13", one(finish,
+		"AND l.id = s.id WHERE ` + roleBy + ` IS DISTINCT FROM l.erp_role_key) g", "AND l.id = s.id WHERE false) g"),
+		inRules, "TestHistoryTellsARoleThatWentWithItsLink"},
+	{"a refresh does not tell the running sync", "operators", one("internal/postgres/customer.go",
+		"AND NOT r.preview AND r.pages > 0 AND (", "AND NOT r.preview AND r.pages < 0 AND ("), inRules, "TestSyncUnderWayLearnsOfTheRefresh"},
+	{"a refresh waits for the running sync", "operators",
+		one("internal/syncing/customer.go", "if s.c.Purpose == postgres.Customer || ", "if s.c.Purpose != postgres.Approval || "), inRules, "TestRefreshGoesFirst"},
+	{"a preview commits", "operators", one("internal/postgres/preview.go", "\t\treturn errRehearsed\n", "\t\treturn nil\n"),
+		inRules, "TestPreviewSaysWhatTheRunDoes"},
 	{"a pause is not seen", "operators",
 		one(runs, "n.state IN ('paused', 'removed') AS paused", "false AS paused"), inRules, "TestPeopleStopARunThatIsWorked"},
 	{"a cancelled run goes on", "operators",

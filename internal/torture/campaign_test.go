@@ -113,6 +113,9 @@ func torture(t *testing.T, seed uint64, sum *tally) {
 		}
 	}()
 	w.storm(rng)
+	if rng.IntN(3) == 0 { // something to decide on
+		w.tally.did("ERP: " + w.sides[rng.IntN(len(w.sides))].company.Accident(rng))
+	}
 	w.settle()
 	if w.decideAll(rng) {
 		w.round(rng)

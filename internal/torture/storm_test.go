@@ -133,11 +133,11 @@ func (w *world) refresh(s *side, request postgres.Request, rng *rand.Rand) {
 	w.tally.did("operator: resync of one customer")
 }
 
-// decideAll has operators decide on what is held once all is quiet, half of the time, and says whether anything was.
+// decideAll has operators decide on what is held once all is quiet, most of the time, and says whether anything was.
 func (w *world) decideAll(rng *rand.Rand) bool {
 	before := w.decided
 	for _, s := range w.sides {
-		if rng.IntN(2) == 0 {
+		if rng.IntN(4) > 0 {
 			w.decide(s, rng)
 		}
 	}

@@ -124,7 +124,7 @@ var promises = []string{
 	compared, idempotent, tokens, apart, silent, replayed, everTrue, recipients, withinBudget,
 }
 
-// faults are those that a campaign of some size must have met. Those of the wire are named by the simulator.
+// faults are those that a campaign of some size must have met. Those of the wire are named by the simulators.
 var faults = []string{
 	"worker killed at a statement", "worker killed after a statement", "worker killed before a COMMIT", "worker killed during a COMMIT",
 	"worker killed at a request to the ERP", "worker drained", "worker frozen past the lease",
@@ -137,5 +137,8 @@ var faults = []string{
 	"ERP: drop", "ERP: slow", "ERP: throttle_xml", "ERP: throttle_json", "ERP: throttle_gateway", "ERP: root_fault", "ERP: query_fault", "ERP: xml_fault",
 	"ERP: internal_error", "ERP: html_503", "ERP: empty_502", "ERP: truncated", "ERP: not_json", "ERP: expired_token", "ERP: expired_token_xml",
 	"ERP: user_lost", "ERP: forbidden", "ERP: suspended", "ERP: bad_data", "ERP: lose_reply", "ERP: custom", "ERP: invalid_grant", "ERP: invalid_client",
+	"NetSuite: drop", "NetSuite: slow", "NetSuite: throttle", "NetSuite: throttle_broken", "NetSuite: throttle_empty", "NetSuite: html_503",
+	"NetSuite: empty_502", "NetSuite: not_json", "NetSuite: truncated", "NetSuite: redirect", "NetSuite: invalid_login", "NetSuite: forbidden",
+	"NetSuite: silent_cut", "NetSuite: repeat", "NetSuite: invalid_grant", "NetSuite: lose_reply", "NetSuite: custom",
 	"program killed", "program drained", "program frozen past the lease", "program whose clock is an hour off",
 }
