@@ -131,8 +131,9 @@ func of(all []figures, customers int, scenario string) figures {
 
 // The aims. Memory is the worker's highest in all scenarios of a size.
 const (
-	memoryMax = 100_000_000 // bytes
-	growthMax = 0.10        // between the smallest and the largest size
+	memoryMax = 64_000_000 // bytes
+	growthMax = 0.10       // between the smallest and the largest size
+	walMax    = 0.01       // of an unchanged resync, of the first load's
 )
 
 // verdicts says which aims were missed.
@@ -145,19 +146,23 @@ func verdicts(all []figures) []string {
 			missed = append(missed, fmt.Sprintf("The unchanged full resync of %s customers wrote %s rows of customers, contacts, points, links or history; it must write none.",
 				thousands(int64(f.Customers)), thousands(f.ContactRows)))
 		}
+		if loaded := of(all, f.Customers, firstLoad).WAL; f.Scenario == unchanged && float64(f.WAL) > walMax*float64(loaded) {
+			missed = append(missed, fmt.Sprintf("The unchanged full resync of %s customers wrote %s MB of WAL; %.0f %% of the first load's %s MB are allowed.",
+				thousands(int64(f.Customers)), megabytes(f.WAL), 100*walMax, megabytes(loaded)))
+		}
 		if f.Calls != f.SimulatorCalls {
 			missed = append(missed, fmt.Sprintf("In the %s of %s customers the run counted %d ERP calls and the ERP %d; they must agree.",
 				f.Scenario, thousands(int64(f.Customers)), f.Calls, f.SimulatorCalls))
 		}
 	}
-	of := sizes(all)
-	for _, n := range of {
+	tried := sizes(all)
+	for _, n := range tried {
 		if peaks[n] >= memoryMax {
 			missed = append(missed, fmt.Sprintf("With %s customers the worker took %s MB; it must stay under %s MB.",
 				thousands(int64(n)), megabytes(peaks[n]), megabytes(memoryMax)))
 		}
 	}
-	small, large := of[0], of[len(of)-1]
+	small, large := tried[0], tried[len(tried)-1]
 	if growth := float64(peaks[large])/float64(peaks[small]) - 1; growth > growthMax {
 		missed = append(missed, fmt.Sprintf("From %s to %s customers the worker's memory grew by %.0f %%, from %s to %s MB; at most %.0f %% is allowed.",
 			thousands(int64(small)), thousands(int64(large)), 100*growth, megabytes(peaks[small]), megabytes(peaks[large]), 100*growthMax))
