@@ -133,9 +133,9 @@ func of(all []figures, customers int, scenario string) figures {
 
 // The aims. Memory is the worker's highest in all scenarios of a size.
 const (
-	memoryMax = 100_000_000 // bytes
-	growthMax = 0.10        // between the smallest and the largest size
-	walMax    = 0.01        // of an unchanged resync, as a share of the first load's
+	memoryMax = 64_000_000 // bytes
+	growthMax = 0.10       // between the smallest and the largest size
+	walMax    = 0.01       // of an unchanged resync, as a share of the first load's
 	// walFrom is the size from which on the pages that any run touches do not count.
 	walFrom = 20_000
 )
