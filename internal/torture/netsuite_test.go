@@ -151,6 +151,9 @@ func (q *netSuite) truth() truth {
 		if !q.visible(c.Subsidiary) {
 			continue
 		}
+		if c.Parent == c.ID { // its parent was merged into it
+			c.Parent = ""
+		}
 		kind := "customer"
 		if c.Parent != "" {
 			kind = "sub_customer"
