@@ -413,3 +413,26 @@ func TestLeftWithoutARecipient(t *testing.T) {
 		t.Errorf("deactivated %d, left bare %d: %v", r.Gone, r.LeftBare, left)
 	}
 }
+
+// TestHeldAreActive: what a hold counts is what would go, as its run counted it: not a place that was detached long ago.
+func TestHeldAreActive(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	for i := range 10 {
+		id := fmt.Sprintf("c%d", i)
+		w.erp.AddCustomer(connector.Customer{ID: id, Name: id}, memory.Mail(id+"@kelp.example"))
+	}
+	k := w.erp.AddContact(connector.Contact{Name: "Ann", Channels: []connector.Channel{memory.Mail("ann@kelp.example")}}, "")
+	for i := range 10 {
+		w.erp.Attach(fmt.Sprintf("c%d", i), k, connector.ERPRole{Key: "7", Name: "Buyer"})
+	}
+	w.mustSync(postgres.Full)
+	w.erp.Detach("c0", k)
+	if r := w.mustSync(postgres.Full); r.Gone != 1 {
+		t.Fatalf("%d went", r.Gone)
+	}
+	w.erp.Delete(connector.Key{Kind: connector.Contacts, ID: k})
+	r := w.mustSync(postgres.Full)
+	if got := pgtest.Value(t, w.dsn, `SELECT held FROM connection_status`); r.Held != 9 || got != "9" {
+		t.Errorf("the run counted %d held, the status %s", r.Held, got)
+	}
+}
