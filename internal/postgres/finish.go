@@ -23,10 +23,9 @@ import (
 //   - A link goes when nobody states it any more.
 //   - With a customer goes the contact that its own record is.
 //
-// What is absent is found by NOT IN, which hashes what was named once, and needs work_mem to believe that it fits (Store.lock
-// gives it): on a first load the planner knows no statistics, and an anti-join became a nested loop of minutes. EXCEPT takes four
-// times as long. own_id is made before it is compared: under row-level security no index is used for what a concatenation, which
-// might leak, is compared with.
+// What is absent is found by NOT IN, which hashes once what was named; pageWriter.lock sets work_mem so that the planner believes
+// that it fits. EXCEPT takes four times as long, and an anti-join became a nested loop of minutes on a first load, when there are
+// no statistics. own_id is a column because row-level security lets no index be used for what a concatenation is compared with.
 //
 // affected are the customer contacts that were active and would not be; those made by this run itself do not count.
 const going = `
@@ -67,7 +66,8 @@ absent_link AS (
 	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT n.id FROM page p, unnest(p.link_ids) AS n (id))
 ),
 going_customer AS (
-	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
+	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing,
+		c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
 	FROM (
 		SELECT DISTINCT ON (id) id, reason, missing FROM (
 			SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first FROM inactive_customer
