@@ -2,6 +2,7 @@
 package connectors
 
 import (
+	"github.com/centime/contactsync/connectors/netsuite"
 	"github.com/centime/contactsync/connectors/quickbooks"
 	"github.com/centime/contactsync/internal/connector"
 )
@@ -23,5 +24,6 @@ func Allowances(quickBooks int64) map[string]int64 {
 func All(k Keys) map[string]connector.Connector {
 	return map[string]connector.Connector{
 		quickbooks.OnlineName: quickbooks.Online(k.QuickBooks),
+		netsuite.Name:         netsuite.New(),
 	}
 }

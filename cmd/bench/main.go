@@ -43,13 +43,12 @@ func run(ctx context.Context) ([]string, error) {
 	bin := filepath.Dir(program)
 	b := &bench.Bench{
 		Bin: bin, Logs: filepath.Join(filepath.Dir(bin), ".local", "bench-logs"), DatabaseURL: os.Getenv("DATABASE_URL"), RedisURL: os.Getenv("REDIS_URL"), Env: []string{"TICK=500ms"},
-		Sizes: []int{20_000, 100_000, 200_000}, Out: os.Stdout, Progress: os.Stderr,
+		Out: os.Stdout, Progress: os.Stderr,
 	}
 	if b.DatabaseURL == "" || b.RedisURL == "" {
 		return nil, errors.New("DATABASE_URL and REDIS_URL are not set: run `make bench`, which starts private servers")
 	}
 	if words := strings.Fields(os.Getenv("CUSTOMERS")); len(words) > 0 {
-		b.Sizes = nil
 		for _, word := range words {
 			n, err := strconv.Atoi(word)
 			if err != nil {
@@ -58,7 +57,7 @@ func run(ctx context.Context) ([]string, error) {
 			b.Sizes = append(b.Sizes, n)
 		}
 	}
-	measure := b.Run
+	measure := func(ctx context.Context) ([]string, error) { return each(ctx, b) }
 	if len(os.Args) > 1 && os.Args[1] == "fleet" {
 		b.Env = nil
 		fleet := &bench.Fleet{Bench: b, Customers: 20}
@@ -80,6 +79,30 @@ func run(ctx context.Context) ([]string, error) {
 		return nil, errors.New("interrupted")
 	}
 	return missed, err
+}
+
+// each measures the ERP that ERP names, or one after the other.
+func each(ctx context.Context, b *bench.Bench) (missed []string, err error) {
+	chosen, names, logs, sizes := os.Getenv("ERP"), []string{}, b.Logs, b.Sizes
+	for _, erp := range bench.ERPs {
+		names = append(names, erp.Name)
+		if chosen != "" && chosen != erp.Name {
+			continue
+		}
+		b.ERP, b.Logs, b.Sizes = erp, filepath.Join(logs, erp.Name), sizes
+		if len(sizes) == 0 {
+			b.Sizes = erp.Sizes
+		}
+		more, err := b.Run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		missed = append(missed, more...)
+	}
+	if b.ERP.Name == "" {
+		return nil, fmt.Errorf("ERP: %q cannot be measured: want one of %s", chosen, strings.Join(names, ", "))
+	}
+	return missed, nil
 }
 
 func number(variable string, byDefault int) (int, error) {

@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 		return nil // Ctrl-C is how it ends
 	}
 	if err == nil {
-		fmt.Fprintln(d.Out, "\nPostgres is what QuickBooks is.")
+		fmt.Fprintln(d.Out, "\nPostgres is what the ERPs are.")
 	}
 	return err
 }

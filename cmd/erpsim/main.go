@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/centime/contactsync/internal/erpsim/netsuite"
 	"github.com/centime/contactsync/internal/erpsim/qbo"
 )
 
@@ -36,25 +37,29 @@ func main() {
 
 var errUsage = errors.New("wrong usage")
 
-const usage = `erpsim serves a simulated QuickBooks Online until it is interrupted. When ready it prints one line of JSON
-with the address of the ERP and that of the control port, which changes data, scripts faults and shows the requests.
+const usage = `erpsim serves a simulated QuickBooks Online and a simulated NetSuite until it is interrupted. When ready it prints
+one line of JSON with the address of the ERPs and that of the control port, which changes data, scripts faults and shows
+the requests. Both ERPs are at the one address; NetSuite's control port is below /netsuite.
 
-  erpsim -listen 127.0.0.1:8089 -control 127.0.0.1:8090 -company 9130350000000001="Northwind Kelp"=2000
-  curl -X POST http://127.0.0.1:8090/companies/9130350000000001/credentials > credentials.json
+  erpsim -listen 127.0.0.1:8089 -control 127.0.0.1:8090 -company 9130350000000001="Northwind Kelp"=2000 \
+    -netsuite 1234567_SB1="Fjord Glass"=1000
+  curl -X POST http://127.0.0.1:8090/companies/9130350000000001/credentials > quickbooks.json
+  curl -X POST http://127.0.0.1:8090/netsuite/accounts/1234567_SB1/credentials > netsuite.json
 
 `
 
 type settings struct {
 	listen, control string
-	companies       []company
+	companies       []company // of QuickBooks
+	accounts        []company // of NetSuite
 	seed            uint64
 	prerender       bool
 	online          qbo.Options
 }
 
 type company struct {
-	realm, name string
-	customers   int
+	id, name  string
+	customers int
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
@@ -67,7 +72,11 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	f.StringVar(&s.listen, "listen", "127.0.0.1:0", "`address` of the ERP; port 0 is any free one")
 	f.StringVar(&s.control, "control", "127.0.0.1:0", "`address` of the control port; keep it on loopback")
-	f.Func("company", "a company, `realm=name=count` of made-up customers; may be repeated", s.addCompany)
+	f.Func("company", "a QuickBooks company, `realm=name=count` of made-up customers; may be repeated", func(text string) error {
+		return add(&s.companies, text, "realm=name=count")
+	})
+	f.Func("netsuite", "a NetSuite account, `account=name=count` of made-up customers, with twice as many contacts; may be repeated",
+		func(text string) error { return add(&s.accounts, text, "account=name=count") })
 	f.Uint64Var(&s.seed, "seed", 1, "`number` that the made-up customers come from")
 	f.StringVar(&s.online.ClientID, "client-id", "client", "client `id` of the app")
 	f.StringVar(&s.online.ClientSecret, "client-secret", "secret", "client `secret` of the app")
@@ -85,17 +94,17 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	return s, nil
 }
 
-func (s *settings) addCompany(text string) error {
-	realm, rest, _ := strings.Cut(text, "=")
+func add(all *[]company, text, form string) error {
+	id, rest, _ := strings.Cut(text, "=")
 	at := strings.LastIndexByte(rest, '=')
-	if realm == "" || at < 0 {
-		return errors.New("want realm=name=count")
+	if id == "" || at < 0 {
+		return errors.New("want " + form)
 	}
 	n, err := strconv.Atoi(rest[at+1:])
 	if err != nil || n < 0 {
 		return errors.New("count: want a number of customers")
 	}
-	s.companies = append(s.companies, company{realm, rest[:at], n})
+	*all = append(*all, company{id, rest[:at], n})
 	return nil
 }
 
@@ -106,21 +115,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	sim := qbo.New(s.online)
 	for i, c := range s.companies {
-		made := sim.AddCompany(c.realm, c.name)
+		made := sim.AddCompany(c.id, c.name)
 		made.BulkLoad(c.customers, s.seed+uint64(i))
 		if s.prerender {
 			made.Prerender()
 		}
 	}
+	suite := netsuite.New(netsuite.Options{})
+	for i, c := range s.accounts {
+		suite.AddAccount(c.id, c.name).BulkLoad(c.customers, 2*c.customers, s.seed+uint64(i))
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 2)
-	erp, err := serve(ctx, s.listen, sim, failed)
+	erp, err := serve(ctx, s.listen, erps(sim, suite), failed)
 	if err != nil {
 		return err
 	}
 	defer erp.close()
-	control, err := serve(ctx, s.control, sim.Control(), failed)
+	doors := http.NewServeMux()
+	doors.Handle("/", sim.Control())
+	doors.Handle("/netsuite/", http.StripPrefix("/netsuite", suite.Control()))
+	control, err := serve(ctx, s.control, doors, failed)
 	if err != nil {
 		return err
 	}
@@ -137,6 +153,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	case err := <-failed:
 		return err
+	}
+}
+
+// erps serves both ERPs at one address.
+func erps(online *qbo.Sim, suite *netsuite.Sim) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if netsuite.Serves(r.URL.Path) {
+			suite.ServeHTTP(w, r)
+			return
+		}
+		online.ServeHTTP(w, r)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestServesUntilItIsStopped(t *testing.T) {
 	out, in := io.Pipe()
 	stopped := make(chan error, 1)
 	go func() {
-		args := []string{"-company", "77=Harbor = Sons=25", "-company", "78=Empty=0", "-prerender"}
+		args := []string{"-company", "77=Harbor = Sons=25", "-company", "78=Empty=0", "-prerender", "-netsuite", "1234567_SB1=Fjord=5"}
 		stopped <- run(ctx, args, in, io.Discard)
 	}()
 	line, err := bufio.NewReader(out).ReadBytes('\n')
@@ -48,6 +48,12 @@ func TestServesUntilItIsStopped(t *testing.T) {
 	if got := get(ready.Listen + "/v3/company/77/companyinfo/77"); !strings.Contains(got, `"code":"3200"`) {
 		t.Errorf("without a token: %s", got)
 	}
+	if got := get(ready.Control + "/netsuite/accounts"); !strings.Contains(got, `"account":"1234567_SB1","name":"Fjord","customers":5,"contacts":10`) {
+		t.Errorf("accounts: %s", got)
+	}
+	if got := get(ready.Listen + "/1234567-sb1/services/rest/system/v1/serverTime"); !strings.Contains(got, "INVALID_LOGIN") {
+		t.Errorf("NetSuite without a token: %s", got)
+	}
 	stop()
 	if err := <-stopped; err != nil {
 		t.Errorf("stopped with %v", err)
@@ -58,6 +64,7 @@ func TestSaysWhatIsWrongWithItsArguments(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"-company 77", "want realm=name=count"},
+		{"-netsuite 77", "want account=name=count"},
 		{"-company 77=x=many", "count: want a number of customers"},
 		{"-nope", "flag provided but not defined"},
 		{"extra", `unexpected argument "extra"`},

@@ -86,7 +86,7 @@ func TestRefreshOutcomes(t *testing.T) {
 				f.sim.Fail(erpsim.Rule{Op: qbo.Token}, qbo.Fault{Kind: c.fault})
 			}
 			before := f.tokens.login
-			after, err := online("secret").Renew(t.Context(), f.tokens.url, before)
+			after, err := online("secret").Renew(t.Context(), connector.Account{TokenURL: f.tokens.url}, before)
 			if connector.KindOf(err) != c.kind {
 				t.Fatalf("%s: %v", connector.KindOf(err), err)
 			}
@@ -196,7 +196,7 @@ func TestRefreshTokenIsNotForwarded(t *testing.T) {
 	t.Cleanup(elsewhere.Close)
 	moved := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	t.Cleanup(moved.Close)
-	_, err := online("secret").Renew(t.Context(), moved.URL, connector.Credentials{RefreshToken: "RT1-x"})
+	_, err := online("secret").Renew(t.Context(), connector.Account{TokenURL: moved.URL}, connector.Credentials{RefreshToken: "RT1-x"})
 	if connector.KindOf(err) != connector.Transient {
 		t.Errorf("%v", err)
 	}
@@ -205,14 +205,14 @@ func TestRefreshTokenIsNotForwarded(t *testing.T) {
 // TestRenewalOfNothing: without a refresh token only a person can help, and a shutdown is nobody's fault.
 func TestRenewalOfNothing(t *testing.T) {
 	t.Parallel()
-	_, err := online("secret").Renew(t.Context(), "", connector.Credentials{})
+	_, err := online("secret").Renew(t.Context(), connector.Account{}, connector.Credentials{})
 	if connector.KindOf(err) != connector.Denied {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := newFar(t, qbo.Options{})
-	if _, err := online("secret").Renew(ctx, f.tokens.url, f.tokens.login); connector.KindOf(err) != "" {
+	if _, err := online("secret").Renew(ctx, connector.Account{TokenURL: f.tokens.url}, f.tokens.login); connector.KindOf(err) != "" {
 		t.Errorf("%v", err)
 	}
 }

@@ -24,6 +24,9 @@ const OnlineName = "quickbooks-online"
 type App struct {
 	ClientID     string
 	ClientSecret Secret
+	// PageSize is how many customers a page has; 0: the 1000 that QuickBooks allows. With fewer, tests read a small
+	// company in many pages.
+	PageSize int
 }
 
 // Secret does not print.
@@ -71,8 +74,11 @@ func (onlineConnector) Validate(account string, c connector.Credentials) error {
 	return nil
 }
 
+// Rights: QuickBooks Online has one right for all it holds.
+func (onlineConnector) Rights(string) []connector.Right { return nil }
+
 func (o onlineConnector) Renew(
-	ctx context.Context, tokenURL string, c connector.Credentials,
+	ctx context.Context, a connector.Account, c connector.Credentials,
 ) (connector.Credentials, error) {
 	app := o.app()
 	if app.ClientID == "" || app.ClientSecret == "" {
@@ -81,11 +87,13 @@ func (o onlineConnector) Renew(
 			Hint: "Set QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET and start it again.",
 		}
 	}
-	renewed, err := online.Renew(ctx, tokenURL, app.ClientID, string(app.ClientSecret), c)
+	renewed, err := online.Renew(ctx, a.TokenURL, app.ClientID, string(app.ClientSecret), c)
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("quickbooks online: %w", err)
 	}
 	return renewed, nil
 }
 
-func (onlineConnector) Open(a connector.Account) connector.Source { return online.Open(a) }
+func (o onlineConnector) Open(a connector.Account) connector.Source {
+	return online.Open(a).InPagesOf(o.app().PageSize)
+}

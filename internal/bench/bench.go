@@ -1,5 +1,5 @@
-// Package bench measures the real programs against a simulated QuickBooks Online company, and beside them a yardstick: psql
-// loading the same rows into the same tables.
+// Package bench measures the real programs against a simulated ERP, and beside them a yardstick: psql loading the same rows into
+// the same tables.
 package bench
 
 import (
@@ -17,6 +17,7 @@ import (
 
 // Bench is one series of measurements.
 type Bench struct {
+	ERP         ERP    // that is measured
 	Bin         string // folder of the programs
 	Logs        string // folder for their logs, made anew
 	DatabaseURL string // of a superuser, on a server where databases can be made and which nobody else uses meanwhile
@@ -59,12 +60,15 @@ func (b *Bench) Run(ctx context.Context) (missed []string, err error) {
 		all = append(all, made...)
 	}
 	fmt.Fprintf(b.Out, "\n%s\n%s\n", table(all), ratios(all))
-	return verdicts(all), nil
+	for _, sentence := range verdicts(all) {
+		missed = append(missed, b.ERP.label+": "+sentence)
+	}
+	return missed, nil
 }
 
 // measure takes the figures of one size. The first one also prints the conditions, which are the same for all.
 func (b *Bench) measure(ctx context.Context, customers int, first bool) (all []figures, err error) {
-	fmt.Fprintf(b.Progress, "%s customers: rendering the simulator's pages\n", thousands(int64(customers)))
+	fmt.Fprintf(b.Progress, "%s, %s customers: making the company\n", b.ERP.label, thousands(int64(customers)))
 	s := &system{Bench: b, customers: customers}
 	defer func() { err = errors.Join(err, s.stop(context.WithoutCancel(ctx))) }()
 	if err := s.start(ctx); err != nil {
@@ -78,28 +82,31 @@ func (b *Bench) measure(ctx context.Context, customers int, first bool) (all []f
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
+	must, err := b.ERP.expect(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	for _, step := range []struct {
 		name    string
 		prepare func(context.Context) error
 		after   func(context.Context) ([]figures, error)
-		read    int
-		updated int
 	}{
-		{name: firstLoad, after: s.yardstick, read: customers},
-		{name: unchanged, prepare: s.resync("--full"), read: customers},
+		{name: firstLoad, after: s.yardstick},
+		{name: unchanged, prepare: s.resync("--full")},
 		{name: idle, prepare: s.resync()},
-		{name: onePercent, prepare: s.changeAndResync, read: customers / 100, updated: customers / 100},
+		{name: onePercent, prepare: s.changeAndResync},
 	} {
 		if step.prepare != nil {
 			if err := step.prepare(ctx); err != nil {
 				return nil, err
 			}
 		}
-		f, err := s.scenario(ctx, step.name, step.read, step.updated)
+		f, err := s.scenario(ctx, step.name, must[step.name])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
 		all = append(all, f)
+		s.records = max(s.records, f.Records)
 		if step.after != nil {
 			more, err := step.after(ctx)
 			if err != nil {
@@ -111,10 +118,9 @@ func (b *Bench) measure(ctx context.Context, customers int, first bool) (all []f
 	return all, nil
 }
 
-// scenario lets the run that is queued begin, and measures it to its end. read and updated are what the run must have
-// counted, else something other than this scenario was measured.
-func (s *system) scenario(ctx context.Context, name string, read, updated int) (figures, error) {
-	f := figures{Customers: s.customers, Scenario: name}
+// scenario lets the run that is queued begin, and measures it to its end.
+func (s *system) scenario(ctx context.Context, name string, must expected) (figures, error) {
+	f := figures{Customers: s.customers, Scenario: name, FewestCalls: int64(must.calls)}
 	if err := s.settle(ctx); err != nil {
 		return f, err
 	}
@@ -150,11 +156,11 @@ func (s *system) scenario(ctx context.Context, name string, read, updated int) (
 	if err := s.end(scheduler); err != nil {
 		return f, err
 	}
-	if r.read != int64(read) || r.updated != int64(updated) {
-		return f, fmt.Errorf("run %d read %d customers and updated %d, not %d and %d", r.id, r.read, r.updated, read, updated)
+	if r.read != int64(must.read) || must.updated != unknown && r.updated != int64(must.updated) {
+		return f, fmt.Errorf("run %d read %d records and updated %d, not %d and %d", r.id, r.read, r.updated, must.read, must.updated)
 	}
 	f.difference(before, after)
-	f.Seconds, f.Records, f.Calls = r.seconds, r.read, r.calls
+	f.Seconds, f.Records, f.Calls, f.Steps = r.seconds, r.read, r.calls, r.steps
 	if f.SimulatorCalls, err = s.dataRequests(ctx); err != nil {
 		return f, err
 	}
@@ -185,12 +191,14 @@ type run struct {
 	id                   int64
 	status, error        string
 	read, updated, calls int64
-	held                 int64
+	held, steps          int64
 	seconds              float64 // from the first claim to the outcome, by the database's clock
 }
 
-// patience is how long a run may stand still before the series is given up.
-const patience = 2 * time.Minute
+// patience is how long a run may stand still before the series is given up. The last step of a huge one is a single transaction.
+func (s *system) patience() time.Duration {
+	return 2*time.Minute + time.Duration(s.customers/100_000)*time.Minute
+}
 
 // runEnds waits until the newest run has ended.
 func (s *system) runEnds(ctx context.Context, name string) (run, error) {
@@ -200,10 +208,10 @@ func (s *system) runEnds(ctx context.Context, name string) (run, error) {
 	for {
 		var r run
 		err := s.db.QueryRowContext(ctx, `
-			SELECT id, status, coalesce(error, ''), read, updated, erp_calls, held,
+			SELECT id, status, coalesce(error, ''), read, updated, erp_calls, held, fencing,
 				coalesce(extract(epoch FROM finished_at - started_at), 0)::float8
 			FROM contactsync.runs ORDER BY id DESC LIMIT 1`).
-			Scan(&r.id, &r.status, &r.error, &r.read, &r.updated, &r.calls, &r.held, &r.seconds)
+			Scan(&r.id, &r.status, &r.error, &r.read, &r.updated, &r.calls, &r.held, &r.steps, &r.seconds)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return r, errors.New("no run can be seen: DATABASE_URL must be a superuser's")
@@ -217,7 +225,7 @@ func (s *system) runEnds(ctx context.Context, name string) (run, error) {
 		if r != last {
 			last, moved = r, time.Now()
 		}
-		if time.Since(moved) > patience {
+		if time.Since(moved) > s.patience() {
 			return r, fmt.Errorf("run %d stands still, %s: see %s", r.id, r.status, s.Logs)
 		}
 		if time.Since(told) > 5*time.Second {

@@ -61,12 +61,12 @@ func met() []figures {
 	var all []figures
 	for _, n := range []int{20_000, 100_000, 200_000} {
 		for _, scenario := range []string{firstLoad, psqlLoads, psqlCompares, unchanged, idle, onePercent} {
-			f := figures{Customers: n, Scenario: scenario, Seconds: 2, Records: int64(n), Peak: 50_000_000, WAL: 40_000_000, Calls: 7, SimulatorCalls: 7, ContactRows: 5, ClientCPU: time.Second, ServerCPU: 2 * time.Second}
+			f := figures{Customers: n, Scenario: scenario, Seconds: 2, Records: int64(n), Peak: 50_000_000, Calls: 7, SimulatorCalls: 7, FewestCalls: 7, Steps: 1, WAL: 100_000_000, ContactRows: 5, ClientCPU: time.Second, ServerCPU: 2 * time.Second}
 			switch scenario {
 			case psqlLoads, psqlCompares:
-				f.Seconds, f.ClientCPU, f.Peak, f.Calls, f.SimulatorCalls = 0.5, 0, unknown, unknown, unknown
+				f.Seconds, f.ClientCPU, f.Peak, f.Calls, f.SimulatorCalls, f.FewestCalls = 0.5, 0, unknown, unknown, unknown, unknown
 			case unchanged:
-				f.ContactRows, f.OtherRows, f.WAL = 0, 102, 400_000
+				f.ContactRows, f.OtherRows, f.WAL = 0, 102, 999_999
 			}
 			all = append(all, f)
 		}
@@ -97,8 +97,19 @@ func TestMissedAimsAreTold(t *testing.T) {
 		{"grown by more", func(all []figures) { at(all, 200_000, unchanged).Peak = 55_100_000 }, "memory grew by 10 %, from 50.0 to 55.1 MB"},
 		{"too much", func(all []figures) { at(all, 100_000, idle).Peak = 64_000_000 }, "With 100,000 customers the worker took 64.0 MB"},
 		{"written", func(all []figures) { at(all, 20_000, unchanged).ContactRows = 1 }, "unchanged full resync of 20,000 customers wrote 1 rows"},
-		{"logged", func(all []figures) { at(all, 20_000, unchanged).WAL = 400_001 }, "wrote 0.4 MB of WAL; 1 % of the first load's 40.0 MB"},
 		{"calls", func(all []figures) { at(all, 20_000, onePercent).SimulatorCalls = 8 }, "run counted 7 ERP calls and the ERP 8"},
+		{"a call too many", func(all []figures) { f := at(all, 20_000, idle); f.Calls, f.SimulatorCalls = 8, 8 }, "took 8 ERP calls in 1 steps; its rows and the page size demand 7"},
+		{"a page fetched again by the next step", func(all []figures) {
+			f := at(all, 20_000, firstLoad)
+			f.Calls, f.SimulatorCalls, f.Steps = 8, 8, 2
+		}, ""},
+		{"two of them", func(all []figures) {
+			f := at(all, 20_000, firstLoad)
+			f.Calls, f.SimulatorCalls, f.Steps = 9, 9, 2
+		}, "took 9 ERP calls in 2 steps"},
+		{"a call too few", func(all []figures) { f := at(all, 20_000, idle); f.Calls, f.SimulatorCalls = 6, 6 }, "took 6 ERP calls"},
+		{"calls nobody foretold", func(all []figures) { at(all, 20_000, idle).FewestCalls = unknown }, ""},
+		{"logged", func(all []figures) { at(all, 100_000, unchanged).WAL = 1_000_000 }, "wrote 1.0 MB of WAL, the first load 100.0 MB"},
 	} {
 		all := met()
 		c.spoil(all)
@@ -107,6 +118,23 @@ func TestMissedAimsAreTold(t *testing.T) {
 			t.Errorf("%s: %v", c.name, missed)
 		case c.want != "" && (len(missed) != 1 || !strings.Contains(missed[0], c.want)):
 			t.Errorf("%s: %v, want %q", c.name, missed, c.want)
+		}
+	}
+}
+
+// TestCallsOfNetSuite: the fewest calls are made of what the account has, counted by hand here; a contact that no login sees is in
+// none of them.
+func TestCallsOfNetSuite(t *testing.T) {
+	t.Parallel()
+	got := suite{Customers: 100_000, Contacts: 200_500, Private: 500, Links: 250_001}.expected()
+	for name, want := range map[string]expected{
+		firstLoad:  {550_001, unknown, 1 + 4 + 100 + 200 + 251},
+		unchanged:  {550_001, 0, 1 + 4 + 100 + 200 + 251},
+		idle:       {250_001, 0, 1 + 1 + 1 + 251 + 1},
+		onePercent: {253_001, 3_000, 1 + 1 + 2 + 251 + 1},
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %+v, want %+v", name, got[name], want)
 		}
 	}
 }

@@ -190,7 +190,7 @@ func (s *fleetSystem) loaded(ctx context.Context) error {
 		if n != last {
 			last, moved = n, time.Now()
 		}
-		if time.Since(moved) > patience {
+		if time.Since(moved) > s.patience() {
 			return fmt.Errorf("the loads stand still at %d of %d connections: see %s", n, s.fleet.Connections, s.Logs)
 		}
 		if time.Since(told) > 10*time.Second {

@@ -25,7 +25,6 @@ import (
 
 const (
 	database = "contactsync_bench"
-	realm    = "9130350000000001"
 	// perSecond raises the request budget far above QuickBooks' own, which would otherwise be all that is measured.
 	perSecond = 1000
 )
@@ -35,6 +34,7 @@ const (
 type system struct {
 	*Bench
 	customers int
+	records   int64 // that the ERP has, as the first load counted them
 
 	server     *sql.DB // the database of DATABASE_URL, from where the other one is made and dropped
 	url        url.URL // of the bench's database
@@ -56,7 +56,7 @@ func (s *system) start(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	if err := s.startSimulator(ctx, "-company", fmt.Sprintf("%s=Northwind Kelp=%d", realm, s.customers)); err != nil {
+	if err := s.startSimulator(ctx, s.ERP.simulator, fmt.Sprintf("%s=Northwind Kelp=%d", s.ERP.account, s.customers)); err != nil {
 		return err
 	}
 	worker, err := s.launch(ctx, "worker")
@@ -150,14 +150,14 @@ func (s *system) conditions(ctx context.Context) error {
 	}
 	fmt.Fprintf(s.Out, `%d processors, load %s before; %s
 %s
-One connection to a simulated QuickBooks Online, one worker, one scheduler, all on this machine.
-The request budget is raised to %d a second (requests_per_second), and the simulator's pages are rendered beforehand.
+One connection to a simulated %s, one worker, one scheduler, all on this machine.
+%s
 Before each measurement: VACUUM (ANALYZE), CHECKPOINT.
 Yardstick: psql on this machine copies the final rows from files into temporary tables and merges each into an empty copy of
 its table, with the same indexes and constraints and without triggers and policies, in one transaction per table; then the
 same again, which finds nothing to write. Client CPU is the worker's, in the yardstick's rows psql's.
 Statements: %s.
-`, runtime.NumCPU(), busy, runtime.Version(), postgres, perSecond, counted)
+`, runtime.NumCPU(), busy, runtime.Version(), postgres, s.ERP.label, s.ERP.conditions, counted)
 	return nil
 }
 
@@ -231,50 +231,11 @@ func (s *system) syncctl(ctx context.Context, stdin []byte, args ...string) erro
 	return nil
 }
 
-// connect adds the connection. Its first run is queued, and begins with the scheduler.
-func (s *system) connect(ctx context.Context) error {
-	if err := s.syncctl(ctx, nil, "tenant", "add", "Northern Finance"); err != nil {
-		return err
-	}
-	var login json.RawMessage
-	if err := s.ask(ctx, http.MethodPost, "/companies/"+realm+"/credentials", nil, &login); err != nil {
-		return err
-	}
-	return s.syncctl(ctx, login, "connection", "add", "--tenant", "Northern Finance", "--erp", "quickbooks-online", "--account", realm,
-		"--schedule", "off", "--set", "api_url="+s.api, "--set", "token_url="+s.api+"/oauth2/v1/tokens/bearer",
-		"--set", fmt.Sprintf("requests_per_second=%d", perSecond), "--credentials", "-")
-}
-
 // resync queues a run, which begins with the scheduler.
 func (s *system) resync(flags ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		return s.syncctl(ctx, nil, append([]string{"resync", "1"}, flags...)...)
 	}
-}
-
-// changeAndResync gives one customer in a hundred a new address in QuickBooks, evenly over all pages.
-func (s *system) changeAndResync(ctx context.Context) error {
-	fmt.Fprintf(s.Progress, "  changing %s customers\n", thousands(int64(s.customers/100)))
-	rows, err := s.db.QueryContext(ctx, `
-		SELECT erp_id FROM (SELECT erp_id, row_number() OVER (ORDER BY id) AS n FROM contactsync.customers) AS numbered
-		WHERE n % 100 = 0`)
-	if err != nil {
-		return fmt.Errorf("choose customers: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return fmt.Errorf("choose customers: %w", err)
-		}
-		if err := s.ask(ctx, http.MethodPatch, "/companies/"+realm+"/customers/"+id, map[string]string{"email": "changed" + id + "@bench.example"}, nil); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("choose customers: %w", err)
-	}
-	return s.resync()(ctx)
 }
 
 // dataRequests is what the simulator was asked since its log was emptied; token requests do not count.
@@ -296,7 +257,7 @@ func (s *system) ask(ctx context.Context, method, path string, body, answer any)
 			return fmt.Errorf("control port: %w", err)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, s.control+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(ctx, method, s.control+s.ERP.control+path, bytes.NewReader(text))
 	if err != nil {
 		return fmt.Errorf("control port: %w", err)
 	}

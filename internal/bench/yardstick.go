@@ -68,7 +68,7 @@ func (s *system) yardstick(ctx context.Context) ([]figures, error) {
 }
 
 func (s *system) measurePsql(ctx context.Context, name, script string) (figures, error) {
-	f := figures{Customers: s.customers, Scenario: name, Records: int64(s.customers), Peak: unknown, Calls: unknown, SimulatorCalls: unknown}
+	f := figures{Customers: s.customers, Scenario: name, Records: s.records, Peak: unknown, Calls: unknown, SimulatorCalls: unknown, FewestCalls: unknown}
 	if err := s.settle(ctx); err != nil {
 		return f, err
 	}

@@ -57,6 +57,7 @@ type commands struct {
 	Connection connectionCmd `cmd:"" help:"Links of tenants to ERP companies."`
 	Resync     resyncCmd     `cmd:"" help:"Queue runs now."`
 	Run        runCmds       `cmd:"" help:"Executions of a sync."`
+	Hold       holdCmds      `cmd:"" help:"What would go and stays until a person decides."`
 	Issue      issueCmds     `cmd:"" help:"What is wrong with records, now."`
 	Role       roleCmds      `cmd:"" help:"Roles and the mail they get."`
 	Contact    contactCmds   `cmd:"" help:"Contacts at customers, and which mail they get."`

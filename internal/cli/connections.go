@@ -2,11 +2,11 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -92,6 +92,8 @@ func place(tenant, connection int64) credentials.Place {
 type tenantCmds struct {
 	Add  tenantAddCmd  `cmd:"" help:"Add a tenant."`
 	List tenantListCmd `cmd:"" help:"List tenants."`
+
+	Remove tenantRemoveCmd `cmd:"" help:"End access and mail of all its connections; with --purge erase all its data."`
 }
 
 type tenantAddCmd struct {
@@ -160,13 +162,13 @@ type connectionCmd struct {
 	Resume      connectionResumeCmd      `cmd:"" help:"Go on after a pause, or try one that needs attention at once."`
 	Set         connectionSetCmd         `cmd:"" help:"Change name, schedule, auto_sync or settings."`
 	Credentials connectionCredentialsCmd `cmd:"" help:"Replace the credentials and try at once."`
-	Remove      connectionRemoveCmd      `cmd:"" help:"End access and mail; destroys the credentials, keeps the rows."`
+	Remove      connectionRemoveCmd      `cmd:"" help:"End access and mail, destroy the credentials; with --purge erase all its data."`
 }
 
 type connectionAddCmd struct {
 	Tenant      string   `required:"" help:"Tenant, by id or name."`
-	ERP         string   `required:"" name:"erp" help:"quickbooks-online."`
-	Account     string   `required:"" help:"The ERP's own id of the company, such as the QuickBooks realm id."`
+	ERP         string   `required:"" name:"erp" help:"quickbooks-online or netsuite."`
+	Account     string   `required:"" help:"The ERP's own id of the company: the QuickBooks realm id, the NetSuite account id such as 1234567_SB1."`
 	Name        string   `help:"Its name here; default: the company's name in the ERP."`
 	Schedule    string   `help:"'@every 1h', 'off', or five cron fields with CRON_TZ=ZONE before them." default:"@every 1h"`
 	Set         []string `help:"A setting, key=value; may be repeated." sep:"none"`
@@ -176,7 +178,9 @@ type connectionAddCmd struct {
 
 func (connectionAddCmd) Help() string {
 	return "Example: syncctl connection add --tenant 'Northern Kelp' --erp quickbooks-online --account 9130350000000001 --credentials kelp.json\n\n" +
-		"kelp.json holds {\"refresh_token\": \"…\"} for QuickBooks Online."
+		"kelp.json holds {\"refresh_token\": \"…\"} for QuickBooks Online, and for NetSuite {\"client_id\": \"…\", \"certificate_id\": \"…\", " +
+		"\"private_key\": \"-----BEGIN PRIVATE KEY-----\\n…\"}, where \"certificate\" (PEM) or \"certificate_expires_at\" lets people be told " +
+		"60 days before the certificate ends."
 }
 
 func (c connectionAddCmd) Run(a *app) error {
@@ -218,13 +222,15 @@ func (c connectionAddCmd) Run(a *app) error {
 		return err
 	}
 	given := vault.stored.Version
-	source := erp.Open(connector.Account{
-		ID: c.Account, APIURL: set.APIURL,
-		Tokens: credentials.NewTokenSource(ring, vault, about, erp, set.TokenURL),
-	})
+	account := connector.Account{ID: c.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	account.Tokens = credentials.NewTokenSource(ring, vault, about, erp, account)
+	source := erp.Open(account)
 	check, checkErr := source.Check(a.ctx)
+	if checkErr == nil {
+		checkErr = lackingRights(check.Rights)
+	}
 	rotated := vault.stored.Version != given
-	if checkErr != nil && !rotated {
+	if checkErr != nil && (!rotated || login.RefreshToken == "") {
 		return fmt.Errorf("nothing was added: %w", checkErr)
 	}
 	login, err = ring.Unpack(vault.stored, about)
@@ -298,9 +304,9 @@ func readCredentials(stdin io.Reader, file string) (connector.Credentials, error
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("read credentials: %w", err)
 	}
-	var c connector.Credentials
-	if err := json.Unmarshal(text, &c); err != nil {
-		return connector.Credentials{}, misuse("the credentials are not the JSON they should be, such as {\"refresh_token\": \"…\"}; nothing was changed")
+	c, err := connector.ParseCredentials(text)
+	if err != nil {
+		return connector.Credentials{}, misuse("%v; nothing was changed", err)
 	}
 	return c, nil
 }
@@ -389,6 +395,7 @@ func (c connectionShowCmd) Run(a *app) error {
 	if a.out.json {
 		shown := objects(rows)[0]
 		shown["settings"] = found.Stored
+		shown["rights"] = rightFields(a.storedRights(found))
 		shown["runs"] = objects(runs)
 		a.out.document(shown)
 	} else {
@@ -396,6 +403,12 @@ func (c connectionShowCmd) Run(a *app) error {
 		for _, name := range settings.Names() {
 			if v, ok := found.Stored[name]; ok {
 				a.out.say(nil, "%s = %s", name, v)
+			}
+		}
+		if lines := rightLines(a.storedRights(found)); len(lines) > 0 {
+			a.out.say(nil, "When everything was last listed:")
+			for _, line := range lines {
+				a.out.say(nil, "  %s", line)
 			}
 		}
 		a.out.say(nil, "")
@@ -407,10 +420,22 @@ func (c connectionShowCmd) Run(a *app) error {
 	return nil
 }
 
+// storedRights puts the rights of the last complete listing into words. A program without that ERP's connector shows none.
+func (a *app) storedRights(c postgres.Connection) []connector.Right {
+	if a.Connectors == nil {
+		return nil
+	}
+	erp, err := a.connector(c.ERP)
+	if err != nil {
+		return nil
+	}
+	return erp.Rights(c.Rights)
+}
+
 type connectionCheckCmd struct{ aConnection }
 
 func (connectionCheckCmd) Help() string {
-	return "One call of the ERP. Example: syncctl connection check 'Northern Kelp'"
+	return "One call of QuickBooks, a few of NetSuite. Example: syncctl connection check 'Northern Kelp'"
 }
 
 func (c connectionCheckCmd) Run(a *app) error {
@@ -422,17 +447,52 @@ func (c connectionCheckCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	fields := map[string]any{"account": check.Account, "company": check.Company, "rights": check.Rights, "notes": check.Notes}
+	fields := map[string]any{"account": check.Account, "company": check.Company, "rights": rightFields(check.Rights), "notes": check.Notes}
 	text := fmt.Sprintf("The credentials open %s (account %s).", check.Company, check.Account)
-	for _, r := range check.Rights {
-		if !r.Readable {
-			text += fmt.Sprintf("\nMay not read %s: %s", r.Name, r.Fix)
-		}
-	}
-	for _, n := range check.Notes {
-		text += "\n" + n
+	for _, line := range append(rightLines(check.Rights), check.Notes...) {
+		text += "\n" + line
 	}
 	a.out.say(fields, "%s", text)
+	if lackingRights(check.Rights) != nil {
+		a.outcome(attention)
+	}
+	return nil
+}
+
+// rightLines says in words what a login may and may not read.
+func rightLines(rights []connector.Right) []string {
+	var may, lines []string
+	for _, r := range rights {
+		switch {
+		case r.Readable:
+			may = append(may, r.Name)
+		case r.Needed:
+			lines = append(lines, fmt.Sprintf("It may not read %s, and nothing can be synced without: %s", r.Name, r.Fix))
+		default:
+			lines = append(lines, fmt.Sprintf("It may not read %s: %s", r.Name, r.Fix))
+		}
+	}
+	if len(may) > 0 {
+		lines = append([]string{"It may read " + strings.Join(may, ", ") + "."}, lines...)
+	}
+	return lines
+}
+
+func rightFields(rights []connector.Right) []map[string]any {
+	fields := make([]map[string]any, 0, len(rights))
+	for _, r := range rights {
+		fields = append(fields, map[string]any{"name": r.Name, "readable": r.Readable, "needed": r.Needed, "fix": r.Fix})
+	}
+	return fields
+}
+
+// lackingRights is the error of a login that may not read what is needed.
+func lackingRights(rights []connector.Right) error {
+	for _, r := range rights {
+		if r.Needed && !r.Readable {
+			return &connector.Error{Kind: connector.Denied, Step: "check", Message: "the login may not read " + r.Name, Hint: r.Fix}
+		}
+	}
 	return nil
 }
 
@@ -450,11 +510,9 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 	if err != nil {
 		return connector.Check{}, err
 	}
-	source := erp.Open(connector.Account{
-		ID: found.Account, APIURL: set.APIURL,
-		Tokens: credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, set.TokenURL),
-	})
-	check, err := source.Check(a.ctx)
+	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	account.Tokens = credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, account)
+	check, err := erp.Open(account).Check(a.ctx)
 	if err != nil {
 		return connector.Check{}, fmt.Errorf("check connection %d: %w", found.ID, err)
 	}
@@ -570,6 +628,9 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 		return err
 	}
 	check, err := a.check(store, found)
+	if err == nil {
+		err = lackingRights(check.Rights)
+	}
 	if err != nil {
 		return fmt.Errorf("the credentials are stored, but the ERP did not take them: %w", err)
 	}
@@ -582,35 +643,4 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 		return err
 	}
 	return a.tryAtOnce(store, found, "the credentials open "+check.Company)
-}
-
-type connectionRemoveCmd struct {
-	aConnection
-	Yes bool `help:"Do not ask."`
-}
-
-func (connectionRemoveCmd) Help() string {
-	return "Example: syncctl connection remove 'Northern Kelp' --reason 'left Centime'"
-}
-
-func (c connectionRemoveCmd) Run(a *app) error {
-	store, found, err := c.find(a)
-	if err != nil {
-		return err
-	}
-	rows, err := store.List(a.ctx, postgres.Recipients, 0, 0, postgres.Filter{Column: "connection_id", Value: found.ID})
-	if err != nil {
-		return err
-	}
-	if err := a.confirm(fmt.Sprintf("Remove connection %d (%s)? %d addresses stop getting mail, and its credentials are destroyed.",
-		found.ID, found.Name, len(rows.Values)), c.Yes); err != nil {
-		return err
-	}
-	if err := store.SetState(a.ctx, found, "removed", a.by); err != nil {
-		return err
-	}
-	a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": "removed", "stopped": len(rows.Values)},
-		"Connection %d is removed: %d addresses stop getting mail. Its rows are kept; connecting the account again brings them back.",
-		found.ID, len(rows.Values))
-	return nil
 }

@@ -53,11 +53,14 @@ type resyncCmd struct {
 	Tenant      string   `help:"All connections of this tenant."`
 	All         bool     `help:"All connections."`
 	Full        bool     `help:"Read everything, not only what changed."`
+	Preview     bool     `help:"Change nothing: say what a run would do. Another run of the connection waits meanwhile."`
+	Customer    string   `help:"Refresh one customer of one connection, by the ERP's id; it is done within seconds." placeholder:"ID"`
 	Wait        bool     `help:"Wait for the runs to end, and show their progress."`
 }
 
 func (resyncCmd) Help() string {
-	return "Example: syncctl resync 'Northern Kelp' --full --wait\n\nA run that is queued already is joined, and becomes full if you ask for that. " +
+	return "Example: syncctl resync 'Northern Kelp' --full --wait\nExample: syncctl resync 'Northern Kelp' --preview --wait\n" +
+		"Example: syncctl resync 'Northern Kelp' --customer 1042 --wait\n\nA run that is queued already is joined, and becomes full if you ask for that. " +
 		"Without --wait the exit status is 0 once the runs are queued; with it 1 if one failed, 3 if one holds something or needs attention."
 }
 
@@ -70,16 +73,13 @@ func (c resyncCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	mode := postgres.Incremental
-	if c.Full {
-		mode = postgres.Full
+	if c.Customer != "" && (c.Full || c.Preview || len(targets) != 1) {
+		return misuse("--customer refreshes one customer of one connection, and nothing else")
 	}
 	var runs []int64
 	var queued []map[string]any
 	for _, t := range targets {
-		run, joined, err := store.QueueRun(a.ctx, postgres.Request{
-			Tenant: t.Tenant, Connection: t.ID, Mode: mode, Trigger: postgres.Manual, By: a.by.User, Reason: a.by.Reason,
-		})
+		run, joined, err := c.queue(a, store, t)
 		if err != nil {
 			return err
 		}
@@ -103,6 +103,24 @@ func (c resyncCmd) Run(a *app) error {
 		return nil
 	}
 	return a.watch(store, runs)
+}
+
+// queue queues what is asked for of one connection.
+func (c resyncCmd) queue(a *app, store *postgres.Store, t postgres.Connection) (run int64, joined bool, err error) {
+	q := postgres.Request{
+		Tenant: t.Tenant, Connection: t.ID, Mode: postgres.Incremental, Trigger: postgres.Manual, By: a.by.User, Reason: a.by.Reason,
+	}
+	if c.Full {
+		q.Mode = postgres.Full
+	}
+	switch {
+	case c.Customer != "":
+		return store.QueueCustomer(a.ctx, q, c.Customer)
+	case c.Preview:
+		run, err = store.QueuePreview(a.ctx, q)
+		return run, false, err
+	}
+	return store.QueueRun(a.ctx, q)
 }
 
 func (c resyncCmd) targets(a *app, store *postgres.Store) ([]postgres.Connection, error) {
@@ -188,9 +206,14 @@ type aRun struct {
 	Run int64 `arg:"" name:"run" help:"Run, by id."`
 }
 
-type runShowCmd struct{ aRun }
+type runShowCmd struct {
+	aRun
+	reportPage
+}
 
-func (runShowCmd) Help() string { return "Example: syncctl run show 17" }
+func (runShowCmd) Help() string {
+	return "Example: syncctl run show 17\n\nOf a preview it shows what the run would do."
+}
 
 func (c runShowCmd) Run(a *app) error {
 	store, err := a.db()
@@ -214,16 +237,24 @@ func (c runShowCmd) Run(a *app) error {
 		return err
 	}
 	held := postgres.Rows{}
-	if state.Held > 0 {
+	if state.Held > 0 && !state.Preview {
 		if held, err = store.List(a.ctx, postgres.Held, 0, 0, postgres.Filter{Column: "connection_id", Value: state.Connection}); err != nil {
 			return err
 		}
+	}
+	bare, err := store.List(a.ctx, postgres.LeftBare, 0, 0, of)
+	if err != nil {
+		return err
 	}
 	if a.out.json {
 		shown := objects(rows)[0]
 		shown["requests"] = objects(requests)
 		shown["held_records"] = objects(held)
+		shown["left_without_recipient"] = objects(bare)
 		shown["hint"] = state.Hint
+		if shown["report"], err = a.previewReport(store, state, c.reportPage); err != nil {
+			return err
+		}
 		a.out.document(shown)
 	} else {
 		a.out.show(rows, 0)
@@ -235,6 +266,11 @@ func (c runShowCmd) Run(a *app) error {
 		if len(held.Values) > 0 {
 			a.out.say(nil, "\nHeld, and still active here: %s.", objects(held)[0]["cause"])
 			a.out.list("held records", held, "", "kind", "record_erp_id", "name", "reason", "added_at")
+			a.out.say(nil, "To decide: syncctl hold show %s", objects(held)[0]["hold_id"])
+		}
+		a.bare(bare)
+		if _, err := a.previewReport(store, state, c.reportPage); err != nil {
+			return err
 		}
 	}
 	a.judge(state)
@@ -274,7 +310,7 @@ func (a *app) watch(store *postgres.Store, runs []int64) error {
 	}
 	tick := time.NewTicker(time.Second / time.Duration(polls))
 	defer tick.Stop()
-	var ended []postgres.RunState
+	var ended []map[string]any
 	for _, id := range runs {
 		begun, told, shown := time.Now(), false, time.Time{}
 		for {
@@ -285,7 +321,11 @@ func (a *app) watch(store *postgres.Store, runs []int64) error {
 			if r.Over() {
 				a.progress(r, true)
 				a.judge(r)
-				ended = append(ended, r)
+				document := runDocument(r)
+				if document["report"], err = a.previewReport(store, r, reportPage{}); err != nil {
+					return err
+				}
+				ended = append(ended, document)
 				break
 			}
 			if r.Claims == 0 && !told && time.Since(begun) > patience {
@@ -304,7 +344,7 @@ func (a *app) watch(store *postgres.Store, runs []int64) error {
 		}
 	}
 	if a.out.json {
-		a.out.document(map[string]any{"runs": runDocuments(ended), "next": nil})
+		a.out.document(map[string]any{"runs": ended, "next": nil})
 	}
 	return nil
 }
@@ -327,6 +367,9 @@ func (a *app) progress(r postgres.RunState, over bool) {
 	}
 	line := fmt.Sprintf("Run %d  %s  %-9s  %9d read  %7.0f/s  %d created, %d updated, %d unchanged, %d with issue, %d calls, %.1f s",
 		r.ID, shorten(r.Name, 30), r.Status, r.Read, rate, r.Created, r.Updated, r.Unchanged, r.WithIssue, r.Calls, seconds)
+	if r.Preview {
+		line = fmt.Sprintf("Run %d  %s  %-9s  preview: %d pages read, %d calls, %.1f s", r.ID, shorten(r.Name, 30), r.Status, r.Pages, r.Calls, seconds)
+	}
 	if r.Status == "waiting" && r.Error != nil {
 		line += ": " + *r.Error
 	}
@@ -341,11 +384,14 @@ func (a *app) progress(r postgres.RunState, over bool) {
 	if !over {
 		return
 	}
-	if r.Gone > 0 {
+	if r.Gone > 0 && !r.Preview {
 		fmt.Fprintf(a.Stdout, "Deactivated: %d\n", r.Gone)
 	}
-	if r.Held > 0 {
-		fmt.Fprintf(a.Stdout, "Held, and still active: %d. See what: syncctl run show %d\n", r.Held, r.ID)
+	if r.Held > 0 && !r.Preview {
+		fmt.Fprintf(a.Stdout, "Held, and still active: %d. See what: syncctl hold list --connection %d\n", r.Held, r.Connection)
+	}
+	if r.LeftBare > 0 && !r.Preview {
+		fmt.Fprintf(a.Stdout, "Customers left without a recipient: %d. See which: syncctl run show %d\n", r.LeftBare, r.ID)
 	}
 	if r.Error != nil {
 		fmt.Fprintf(a.Stdout, "%s (%s). Nothing was lost: what was saved stays, nobody was deactivated.\n", *r.Error, *r.ErrorKind)
@@ -355,17 +401,14 @@ func (a *app) progress(r postgres.RunState, over bool) {
 	}
 }
 
-func runDocuments(runs []postgres.RunState) []map[string]any {
-	out := make([]map[string]any, 0, len(runs))
-	for _, r := range runs {
-		out = append(out, map[string]any{
-			"run_id": fmt.Sprint(r.ID), "connection_id": fmt.Sprint(r.Connection), "mode": r.Mode, "status": r.Status, "read": r.Read,
-			"created": r.Created, "updated": r.Updated, "unchanged": r.Unchanged, "ignored": r.Ignored, "refused": r.Refused,
-			"with_issue": r.WithIssue, "deactivated": r.Gone, "held": r.Held, "erp_calls": r.Calls, "error_kind": r.ErrorKind, "error": r.Error,
-			"hint": r.Hint, "queued_at": r.QueuedAt.UTC(), "started_at": r.StartedAt, "finished_at": r.FinishedAt,
-		})
+func runDocument(r postgres.RunState) map[string]any {
+	return map[string]any{
+		"run_id": fmt.Sprint(r.ID), "connection_id": fmt.Sprint(r.Connection), "mode": r.Mode, "preview": r.Preview, "purpose": r.Purpose,
+		"status": r.Status, "read": r.Read, "created": r.Created, "updated": r.Updated, "unchanged": r.Unchanged, "ignored": r.Ignored,
+		"refused": r.Refused, "with_issue": r.WithIssue, "deactivated": r.Gone, "held": r.Held, "left_bare": r.LeftBare, "erp_calls": r.Calls,
+		"error_kind": r.ErrorKind, "error": r.Error, "hint": r.Hint, "queued_at": r.QueuedAt.UTC(), "started_at": r.StartedAt,
+		"finished_at": r.FinishedAt,
 	}
-	return out
 }
 
 type runCancelCmd struct{ aRun }

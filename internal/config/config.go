@@ -16,6 +16,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/queue/sentinel"
 )
 
 // Secret is a text that no print, log or JSON shows. string(s) is the text.
@@ -60,7 +61,7 @@ type Config struct {
 
 const (
 	exampleDatabase = "set it to postgres://user:password@host:5432/contactsync?sslmode=verify-full" //nolint:gosec // an example
-	exampleRedis    = "set it to redis://user:password@host:6379/0, or rediss:// for TLS"            //nolint:gosec // an example
+	exampleRedis    = "set it to redis://user:password@host:6379/0, or rediss:// for TLS, or " + sentinel.Example
 	exampleKey      = "set it to what `syncctl key new` prints"
 )
 
@@ -140,8 +141,8 @@ func read(environ []string, needed ...string) (Config, error) {
 			problems = append(problems, databaseProblems(name, text)...)
 		}
 	}
-	if text := values["REDIS_URL"]; text != "" && !redisURL(text) {
-		problems = append(problems, "REDIS_URL is not a Redis URL: "+exampleRedis)
+	if text := values["REDIS_URL"]; text != "" {
+		problems = append(problems, redisProblems(text)...)
 	}
 	if text := values["CREDENTIALS_KEY"]; text != "" {
 		ring, err := credentials.ParseRing(text)
@@ -196,14 +197,21 @@ func parseProblems(err error) []string {
 	return problems
 }
 
-func redisURL(text string) bool {
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "redis" && u.Scheme != "rediss" {
-		return false
+func redisProblems(text string) []string {
+	if sentinel.Named(text) {
+		if _, err := sentinel.Parse(text); err != nil {
+			return []string{fmt.Sprintf("REDIS_URL names Sentinels, but %v: use %s", err, sentinel.Example)}
+		}
+		return nil
 	}
-	database := strings.Trim(u.Path, "/")
-	_, err = strconv.ParseUint(database, 10, 16)
-	return database == "" || err == nil
+	u, err := url.Parse(text)
+	if err == nil && u.Host != "" && (u.Scheme == "redis" || u.Scheme == "rediss") {
+		database := strings.Trim(u.Path, "/")
+		if _, err = strconv.ParseUint(database, 10, 16); database == "" || err == nil {
+			return nil
+		}
+	}
+	return []string{"REDIS_URL is not a Redis URL: " + exampleRedis}
 }
 
 func hostPort(text string) bool {

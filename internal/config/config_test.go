@@ -127,6 +127,7 @@ func TestOneProblem(t *testing.T) {
 		"MIGRATIONS_DATABASE_URL=postgres://h/db":          "MIGRATIONS_DATABASE_URL does not say sslmode",
 		"REDIS_URL=localhost:6379":                         "REDIS_URL is not a Redis URL",
 		"REDIS_URL=redis://h/first":                        "REDIS_URL is not a Redis URL",
+		"REDIS_URL=redis-sentinel://:hunter2@h,i/0":        "REDIS_URL names Sentinels, but it does not name the master",
 		"CREDENTIALS_KEY=" + strings.Repeat("c2VjcmV0", 5): "CREDENTIALS_KEY: entry 1 is not",
 		"QUICKBOOKS_CLIENT_ID=i":                           "belong together",
 		"WORKER_CONCURRENCY=0":                             "WORKER_CONCURRENCY is a number from 1 to 1000",

@@ -29,6 +29,12 @@ type Source interface {
 	// Lookup reads these records now, inactive ones too, at most LookupMax at a time. A key missing from the answer is
 	// gone or hidden. It is errors.ErrUnsupported where the ERP cannot be asked (QuickBooks Desktop).
 	Lookup(ctx context.Context, keys []Key) (Page, error)
+
+	// Customer reads one customer as it is now, active or not, with all that is at it: its own contact, every link that
+	// is a row of its own, and the contacts attached to it, whoever states that. The page names no other customer and has
+	// neither Next nor End; if it does not name the customer, that is gone or hidden. It is errors.ErrUnsupported where
+	// the ERP cannot be asked.
+	Customer(ctx context.Context, id string) (Page, error)
 }
 
 // LookupMax is the largest number of keys that one Lookup is asked for.
@@ -166,16 +172,20 @@ type Connector interface {
 	// Validate checks an account id and a credentials file, as given to `syncctl connection add`, without a request.
 	// The error says what is wrong with which key and never repeats a value.
 	Validate(account string, c Credentials) error
-	// Renew asks the ERP for a new access token. It returns what is to be stored from now on: the caller saves it before
-	// anybody uses it. Denied: the ERP refused these credentials. Misconfigured: it refused this installation. Any other
-	// error leaves open whether the ERP has acted, and the stored credentials stand.
-	Renew(ctx context.Context, tokenURL string, c Credentials) (Credentials, error)
+	// Renew asks the ERP for a new access token; of the account it needs no more than ID, APIURL and TokenURL. It returns
+	// what is to be stored from now on: the caller saves it before anybody uses it. Denied: the ERP refused these
+	// credentials. Misconfigured: it refused this installation. Any other error leaves open whether the ERP has acted, and
+	// the stored credentials stand.
+	Renew(ctx context.Context, a Account, c Credentials) (Credentials, error)
 	// Open returns the Source of one account. It makes no request.
 	Open(a Account) Source
 	// LongestRequest bounds one request of the Source, a fresh token and its repetition after a 401 included.
 	LongestRequest() time.Duration
 	// Limits are what the ERP allows one account.
 	Limits() Limits
+	// Rights puts End.Rights, as it was stored, into words: what the login may and may not read. Nil where the ERP has no
+	// such notion, and for a text that another version stored.
+	Rights(stored string) []Right
 }
 
 // Limits are what an ERP allows one account, whoever asks. Zero is no limit.
@@ -191,9 +201,10 @@ type Called func(ctx context.Context) (answered func(), err error)
 
 // An Account is what a Source is opened with.
 type Account struct {
-	ID     string // the ERP's own identity of the company
-	APIURL string // empty: the ERP's production host
-	Tokens Tokens
+	ID       string // the ERP's own identity of the company
+	APIURL   string // empty: the ERP's production host
+	TokenURL string // the same of tokens
+	Tokens   Tokens
 	// Called is asked for each data request, not for token requests; nil: none is refused or counted.
 	Called Called
 	// Transport carries the requests; nil: one with time-outs, shared by the process.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,5 +117,20 @@ func TestCredentialsDocument(t *testing.T) {
 	}
 	if b, err := json.Marshal(document{}); err != nil || string(b) != "{}" {
 		t.Errorf("no credentials are the document %s, error %v", b, err)
+	}
+}
+
+// TestParseCredentials: what no field has is named, so that a connector can say what is wrong, and an error repeats nothing.
+func TestParseCredentials(t *testing.T) {
+	t.Parallel()
+	c, err := connector.ParseCredentials([]byte(`{"client_id":"a","token_id":"b","alg":"c"}`))
+	if err != nil || c.ClientID != "a" || !slices.Equal(c.Unknown, []string{"alg", "token_id"}) {
+		t.Errorf("%q %v", c.Unknown, err)
+	}
+	for _, bad := range []string{"", "null", "[]", `{"client_id":7}`, "key-secret"} {
+		c, err := connector.ParseCredentials([]byte(bad))
+		if bad != "null" && (err == nil || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%q: %v %v", bad, c.Unknown, err)
+		}
 	}
 }

@@ -30,7 +30,10 @@ type Error struct {
 	Hint       string        // what the reader does about it, a sentence; empty if nobody needs to act
 	RetryAfter time.Duration // Throttled: how long to wait
 	Trace      string        // the ERP's id of the request, for its support
-	Err        error
+	// NoTrial: a login was refused by an ERP that locks a user after a few of those. Nobody logs in again until a person has
+	// given new credentials or asks for it.
+	NoTrial bool
+	Err     error
 }
 
 // Error reads as a path: step, message, trace, cause.

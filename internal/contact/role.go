@@ -11,6 +11,9 @@ const RoleMax = 30
 // CompanyRoleKey is the ERP role key of a customer's own record, in every ERP.
 const CompanyRoleKey = "company"
 
+// primaryContactKey is NetSuite's Primary Contact: the id is fixed, its name is not.
+const primaryContactKey = "-10"
+
 // CommunicationType is a sort of mail.
 type CommunicationType string
 
@@ -34,10 +37,18 @@ func DefaultRole(key string) (Role, bool) {
 	switch key {
 	case CompanyRoleKey:
 		return Role{Name: "Company Contact", CommunicationContact: true}, true
-	case "-10": // NetSuite's Primary Contact; the id is fixed, its name is not
+	case primaryContactKey:
 		return Role{Name: "Primary Contact", CommunicationContact: true}, true
 	}
 	return Role{}, false
+}
+
+// DefaultRoleKeys are the keys that a connection to this ERP has a default role for.
+func DefaultRoleKeys(erp string) []string {
+	if erp == "netsuite" {
+		return []string{CompanyRoleKey, primaryContactKey}
+	}
+	return []string{CompanyRoleKey}
 }
 
 // RoleForNewKey decides what an ERP role met for the first time becomes, so that it never starts mail: it joins a role

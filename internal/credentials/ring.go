@@ -115,16 +115,23 @@ func (r *Ring) Pack(c connector.Credentials, about Place) (Stored, error) {
 		return Stored{}, errors.New("pack credentials: a time in them cannot be written") // the cause may repeat values
 	}
 	id, box := r.Seal(plain, about)
-	return Stored{KeyID: id, Box: box, EndsAt: ends(c)}, nil
+	stored := Stored{KeyID: id, Box: box, NoticeDays: tokenNotice}
+	for _, end := range []*time.Time{c.RefreshEndsAt, c.RefreshExpiresAt, c.CertificateEndsAt} {
+		if end != nil && (stored.EndsAt == nil || end.Before(*stored.EndsAt)) {
+			stored.EndsAt = end
+		}
+	}
+	if c.CertificateEndsAt != nil && stored.EndsAt == c.CertificateEndsAt {
+		stored.NoticeDays = certificateNotice
+	}
+	return stored, nil
 }
 
-// ends is the sooner of the refresh token's two ends.
-func ends(c connector.Credentials) *time.Time {
-	if c.RefreshEndsAt == nil || c.RefreshExpiresAt != nil && c.RefreshExpiresAt.Before(*c.RefreshEndsAt) {
-		return c.RefreshExpiresAt
-	}
-	return c.RefreshEndsAt
-}
+// How many days before its end people are told of a login. NetSuite itself writes to administrators two months ahead.
+const (
+	tokenNotice       = 14
+	certificateNotice = 60
+)
 
 // Unpack opens what Pack sealed for the same place; errors are those of Open.
 func (r *Ring) Unpack(s Stored, about Place) (connector.Credentials, error) {

@@ -223,3 +223,24 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// TestEndOfALogin: what is stored beside the box is the soonest end, with as much notice as it takes to replace it.
+func TestEndOfALogin(t *testing.T) {
+	t.Parallel()
+	soon, late := time.Now().Add(time.Hour), time.Now().Add(9000*time.Hour)
+	for name, c := range map[string]struct {
+		login  connector.Credentials
+		want   *time.Time
+		notice int
+	}{
+		"Unknown":     {connector.Credentials{}, nil, 14},
+		"Rolling":     {connector.Credentials{RefreshExpiresAt: &soon, RefreshEndsAt: &late}, &soon, 14},
+		"Absolute":    {connector.Credentials{RefreshExpiresAt: &late, RefreshEndsAt: &soon}, &soon, 14},
+		"Certificate": {connector.Credentials{CertificateEndsAt: &soon}, &soon, 60},
+	} {
+		stored, err := ring(t, "a:"+key(1)).Pack(c.login, place)
+		if err != nil || stored.EndsAt != c.want || stored.NoticeDays != c.notice {
+			t.Errorf("%s: ends %v with %d days' notice, %v", name, stored.EndsAt, stored.NoticeDays, err)
+		}
+	}
+}

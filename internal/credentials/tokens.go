@@ -58,6 +58,24 @@ type Stored struct {
 	// EndsAt is when the login ends unless it is used or given anew; nil: unknown or never. It is stored beside the box, so
 	// that whoever has no key can warn.
 	EndsAt *time.Time
+	// NoticeDays is how many days before EndsAt people are told.
+	NoticeDays int
+	// Refused: the ERP refused this login, and it is not tried again by itself; nil: it was not.
+	Refused *Refusal
+}
+
+// A Refusal is what an ERP answered that must not be asked again and again: a connector.Error with NoTrial.
+type Refusal struct {
+	At         time.Time
+	Text, Hint string
+}
+
+func (r Refusal) err() error {
+	return &connector.Error{
+		Kind: connector.Denied, NoTrial: true, Step: "log in",
+		Message: fmt.Sprintf("refused at %s, and not tried again by itself: %s", r.At.UTC().Format("2006-01-02 15:04 UTC"), r.Text),
+		Hint:    r.Hint + " `syncctl connection resume` tries it once more.",
+	}
 }
 
 // A Vault stores the credentials of one connection.
@@ -69,13 +87,14 @@ type Vault interface {
 	// once. Before that it is noted durably that a renewal has begun; the function is told of an earlier such note, not
 	// of this one. The commit clears the notes; where it fails, they stay. A Box that is still the same need not be
 	// written. An error of the function, which is wrapped with %w, leaves everything as it was, an earlier note included;
-	// only of one that is ErrUnanswered UnansweredSince is kept.
+	// only of one that is ErrUnanswered UnansweredSince is kept, and one with NoTrial is kept as Refused before the lock is
+	// given up.
 	Renew(ctx context.Context, renew func(context.Context, Stored) (Stored, error)) (Stored, error)
 }
 
 // A Renewer asks the ERP for a new access token; every connector.Connector is one, and promises more there.
 type Renewer interface {
-	Renew(ctx context.Context, tokenURL string, c connector.Credentials) (connector.Credentials, error)
+	Renew(ctx context.Context, a connector.Account, c connector.Credentials) (connector.Credentials, error)
 }
 
 // A TokenSource hands out the access token of one connection. It renews a token that ends soon or was refused, and
@@ -86,11 +105,11 @@ type Renewer interface {
 // leave when their context ends. The one who renews does not: a cancelled renewal would lose the only refresh token
 // that the ERP still accepts, so it goes on, for 30 s at most, and its caller waits for it.
 type TokenSource struct {
-	ring     *Ring
-	vault    Vault
-	place    Place
-	renewer  Renewer
-	tokenURL string
+	ring    *Ring
+	vault   Vault
+	place   Place
+	renewer Renewer
+	account connector.Account
 
 	mu      sync.Mutex
 	held    connector.Credentials // what was last seen saved
@@ -108,10 +127,21 @@ type flight struct {
 	abandoned bool // its own caller left: the error says nothing to the others
 }
 
-// NewTokenSource returns the token source of the connection whose credentials the vault stores and the place names. An
-// empty tokenURL is the ERP's own.
-func NewTokenSource(ring *Ring, vault Vault, about Place, renewer Renewer, tokenURL string) *TokenSource {
-	return &TokenSource{ring: ring, vault: vault, place: about, renewer: renewer, tokenURL: tokenURL}
+// NewTokenSource returns the token source of the connection whose credentials the vault stores and the place names. The
+// account is what the renewer is to renew at: its ID, APIURL and TokenURL.
+func NewTokenSource(ring *Ring, vault Vault, about Place, renewer Renewer, account connector.Account) *TokenSource {
+	return &TokenSource{ring: ring, vault: vault, place: about, renewer: renewer, account: account}
+}
+
+// Saw gives a source what somebody has just read from the vault, and spares it reading that again.
+func (s *TokenSource) Saw(stored Stored) {
+	c, err := s.open(stored)
+	if err != nil {
+		return // whoever asks for a token is told
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.heldAt = c, time.Now()
 }
 
 // Token returns an access token that is saved and, unless the ERP's tokens are shorter, valid for five more minutes.
@@ -170,6 +200,13 @@ func (s *TokenSource) fly(ctx context.Context, f *flight, refused string) {
 		close(f.done)
 	}()
 
+	s.mu.Lock()
+	ended := s.held.AccessToken != "" && time.Since(s.heldAt) < cached && s.held.AccessToken != refused
+	s.mu.Unlock()
+	if ended { // what was seen a moment ago is of no use any more; the renewal looks again, under the lock
+		c, err = s.renew(ctx, refused)
+		return
+	}
 	read, readErr := s.read(ctx)
 	switch {
 	case readErr != nil:
@@ -186,6 +223,14 @@ func (s *TokenSource) read(ctx context.Context) (connector.Credentials, error) {
 	if err != nil {
 		return connector.Credentials{}, vaultError("read credentials", err)
 	}
+	return s.open(stored)
+}
+
+// open unpacks credentials that may be used.
+func (s *TokenSource) open(stored Stored) (connector.Credentials, error) {
+	if stored.Refused != nil {
+		return connector.Credentials{}, stored.Refused.err()
+	}
 	return s.ring.Unpack(stored, s.place)
 }
 
@@ -199,7 +244,7 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 	retried := false
 	for wait := again; ; wait *= 2 {
 		saved, err := s.vault.Renew(ctx, func(ctx context.Context, old Stored) (Stored, error) {
-			c, err := s.ring.Unpack(old, s.place)
+			c, err := s.open(old)
 			if err != nil {
 				return Stored{}, err
 			}
@@ -245,7 +290,7 @@ func (s *TokenSource) ask(
 ) (connector.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, reply)
 	defer cancel()
-	fresh, err := s.renewer.Renew(ctx, s.tokenURL, c)
+	fresh, err := s.renewer.Renew(ctx, s.account, c)
 	if kind := connector.KindOf(err); err != nil && kind != connector.Denied && kind != connector.Misconfigured {
 		return connector.Credentials{}, unanswered{err}
 	}

@@ -123,11 +123,11 @@ type office struct {
 	tokenURL string
 }
 
-func (o *office) Renew(ctx context.Context, tokenURL string, c connector.Credentials) (connector.Credentials, error) {
+func (o *office) Renew(ctx context.Context, a connector.Account, c connector.Credentials) (connector.Credentials, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.calls++
-	o.tokenURL = tokenURL
+	o.tokenURL = a.TokenURL
 	if o.hang {
 		<-ctx.Done()
 		return connector.Credentials{}, &connector.Error{Kind: connector.Transient, Step: "renew token", Err: ctx.Err()}
@@ -189,7 +189,7 @@ func (w *world) store(t testing.TB, refresh, access string, left time.Duration) 
 }
 
 func (w *world) source() *TokenSource {
-	return NewTokenSource(w.ring, w.shelf, place, w.office, "https://tokens.example")
+	return NewTokenSource(w.ring, w.shelf, place, w.office, connector.Account{TokenURL: "https://tokens.example"})
 }
 
 func (w *world) saved(t testing.TB) connector.Credentials {
@@ -629,7 +629,7 @@ func TestNoCredentials(t *testing.T) {
 func TestMissingKey(t *testing.T) {
 	t.Parallel()
 	w := setup(t, 0)
-	s := NewTokenSource(ring(t, "b:"+key(2)), w.shelf, place, w.office, "")
+	s := NewTokenSource(ring(t, "b:"+key(2)), w.shelf, place, w.office, connector.Account{})
 	_, err := s.Token(t.Context())
 	if connector.KindOf(err) != connector.Misconfigured || w.calls != 0 {
 		t.Errorf("got %v after %d calls", err, w.calls)
@@ -732,4 +732,24 @@ func TestAnyOrderOfFaults(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestRefusedLoginIsNotAsked: a login that was refused and must not be tried again is not sent, nor is a token of it handed out that
+// may still work.
+func TestRefusedLoginIsNotAsked(t *testing.T) {
+	t.Parallel()
+	for _, left := range []time.Duration{0, time.Hour} {
+		w := setup(t, left)
+		w.shelf.stored.Refused = &Refusal{At: time.Now(), Text: "400 invalid_grant", Hint: "Make a new certificate."}
+		_, err := w.source().Token(t.Context())
+		e, _ := errors.AsType[*connector.Error](err)
+		if e == nil || !e.NoTrial || e.Kind != connector.Denied || w.calls != 0 {
+			t.Fatalf("%v after %d requests", err, w.calls)
+		}
+		for _, want := range []string{"refused at", "400 invalid_grant", "Make a new certificate.", "syncctl connection resume"} {
+			if !strings.Contains(err.Error()+e.Hint, want) {
+				t.Errorf("%v (%s) does not say %q", err, e.Hint, want)
+			}
+		}
+	}
 }

@@ -59,19 +59,25 @@ func (s simulated) expected() map[string]string {
 			fields[field+" 1"] = value
 		}
 	}
-	place := 0
-	for address := range strings.FieldsFuncSeq(s.Email, func(r rune) bool { return r == ',' || r == ';' }) {
-		if address = strings.TrimSpace(address); address != "" {
-			place++
-			fields[fmt.Sprintf("PrimaryEmailAddr %d", place)] = address
-		}
+	for i, address := range addresses(s.Email) {
+		fields[fmt.Sprintf("PrimaryEmailAddr %d", i+1)] = address
 	}
 	return fields
 }
 
+// addresses are those of a mail field.
+func addresses(field string) (all []string) {
+	for address := range strings.FieldsFuncSeq(field, func(r rune) bool { return r == ',' || r == ';' }) {
+		if address = strings.TrimSpace(address); address != "" {
+			all = append(all, address)
+		}
+	}
+	return all
+}
+
 // held reads the same fields of one connection from Postgres.
 func held(ctx context.Context, db *sql.DB, account string) (map[string]map[string]string, error) {
-	rows, err := db.QueryContext(ctx, `
+	return readFacts(ctx, db, `
 		SELECT cu.erp_id, json_build_object('name', cu.name, 'parent', cu.parent_erp_id, 'bill_with_parent', cu.bill_with_parent::text, 'kind', cu.kind,
 				'active', cu.active::text, 'contact', co.name, 'contact_active', co.active::text, 'given_name', co.given_name,
 				'family_name', co.family_name, 'linked', coalesce(cc.active::text, 'no row'), 'erp_role', coalesce(m.erp_role_name, '')),
@@ -83,6 +89,11 @@ func held(ctx context.Context, db *sql.DB, account string) (map[string]map[strin
 		LEFT JOIN contactsync.customer_contacts cc ON cc.tenant_id = n.tenant_id AND cc.customer_id = cu.id AND cc.contact_id = co.id
 		LEFT JOIN contactsync.role_mappings m ON m.tenant_id = n.tenant_id AND m.connection_id = n.id AND m.erp_role_key = cc.erp_role_key
 		WHERE n.account = $1`, account)
+}
+
+// readFacts reads records by id, each with its fields in two parts.
+func readFacts(ctx context.Context, db *sql.DB, query, account string) (map[string]map[string]string, error) {
+	rows, err := db.QueryContext(ctx, query, account)
 	if err != nil {
 		return nil, fmt.Errorf("read Postgres: %w", err)
 	}
@@ -97,7 +108,7 @@ func held(ctx context.Context, db *sql.DB, account string) (map[string]map[strin
 		fields := map[string]string{}
 		for _, part := range [][]byte{facts, points} {
 			if err := json.Unmarshal(part, &fields); err != nil {
-				return nil, fmt.Errorf("read Postgres: customer %s: %w", id, err)
+				return nil, fmt.Errorf("read Postgres: %s: %w", id, err)
 			}
 		}
 		out[id] = fields
@@ -107,12 +118,19 @@ func held(ctx context.Context, db *sql.DB, account string) (map[string]map[strin
 
 // compare says how many fields it compared, and in which customers and fields the two differ.
 func compare(erp []simulated, held map[string]map[string]string) (fields int, differences []string) {
-	there := map[string]bool{}
+	want := map[string]map[string]string{}
 	for _, s := range erp {
-		there[s.ID] = true
-		want, got := s.expected(), held[s.ID]
+		want[s.ID] = s.expected()
+	}
+	return differ("customer", want, held)
+}
+
+// differ compares records of one kind, by id and field. What is gone from the ERP must be inactive.
+func differ(what string, want, held map[string]map[string]string) (fields int, differences []string) {
+	for id, want := range want {
+		got := held[id]
 		if got == nil {
-			differences = append(differences, fmt.Sprintf("customer %s is missing", s.ID))
+			differences = append(differences, fmt.Sprintf("%s %s is missing", what, id))
 			continue
 		}
 		names := map[string]bool{}
@@ -125,17 +143,17 @@ func compare(erp []simulated, held map[string]map[string]string) (fields int, di
 		for name := range names {
 			fields++
 			if want[name] != got[name] {
-				differences = append(differences, fmt.Sprintf("customer %s: %s differs", s.ID, name))
+				differences = append(differences, fmt.Sprintf("%s %s: %s differs", what, id, name))
 			}
 		}
 	}
 	for id, got := range held {
-		if there[id] {
+		if want[id] != nil {
 			continue
 		}
 		fields++
 		if got["active"] != "false" {
-			differences = append(differences, fmt.Sprintf("customer %s is gone from the ERP and active here", id))
+			differences = append(differences, fmt.Sprintf("%s %s is gone from the ERP and active here", what, id))
 		}
 	}
 	slices.Sort(differences)

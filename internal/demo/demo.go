@@ -1,5 +1,6 @@
-// Package demo shows the whole system at work: a simulated QuickBooks Online with two companies, the real scheduler, worker
-// and syncctl, and at the end a comparison of Postgres with the simulator, field by field.
+// Package demo shows the whole system at work: a simulated QuickBooks Online with two companies and a simulated NetSuite with
+// one account, the real scheduler, worker and syncctl, and at the end a comparison of Postgres with the simulators, field by
+// field.
 package demo
 
 import (
@@ -57,14 +58,14 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 		title string
 		do    func(context.Context) error
 	}{
-		{"A fresh database, a simulated QuickBooks Online with two companies, one scheduler, one worker", d.start},
-		{"Two companies connect", d.connect},
+		{"A fresh database, a simulated QuickBooks Online with two companies and a NetSuite, one scheduler, one worker", d.start},
+		{"Three companies connect", d.connect},
 		{"The first full sync", d.firstLoad},
 		{"The tenant turns invoice presentment on for one role", d.turnOn},
-		{"In QuickBooks people join, leave and change addresses", d.change},
+		{"In the ERPs people join, leave, and change addresses and roles", d.change},
 		{"An incremental sync brings it over", d.incremental},
 		{"What finance systems read", d.show},
-		{"Is Postgres what QuickBooks is?", d.check},
+		{"Is Postgres what the ERPs are?", d.check},
 	} {
 		fmt.Fprintf(d.Out, "\n== %s\n\n", step.title)
 		if err := step.do(ctx); err != nil {
@@ -149,6 +150,7 @@ func (d *Demo) start(ctx context.Context) error {
 	for _, c := range companies {
 		args = append(args, "-company", fmt.Sprintf("%s=%s=%d", c.realm, c.name, c.customers))
 	}
+	args = append(args, "-netsuite", fmt.Sprintf("%s=%s=%d", account.realm, account.name, account.customers))
 	ready, err := d.launch(ctx, "erpsim", args...)
 	if err != nil {
 		return err
@@ -280,11 +282,11 @@ func (d *Demo) connect(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return d.connectSuite(ctx, api)
 }
 
 func (d *Demo) firstLoad(ctx context.Context) error {
-	for _, run := range []string{"1", "2"} {
+	for _, run := range []string{"1", "2", "3"} {
 		if err := d.syncctl(ctx, nil, "run", "watch", run); err != nil {
 			return err
 		}
@@ -293,14 +295,14 @@ func (d *Demo) firstLoad(ctx context.Context) error {
 }
 
 func (d *Demo) turnOn(ctx context.Context) error {
-	if err := d.syncctl(ctx, nil, "role", "set", "--tenant", "Northern Finance", "Company Contact", "--invoice-presentment=true",
+	if err := d.syncctl(ctx, nil, "role", "set", "--tenant", "Northern Finance", "Company Contact", "--invoice-presentment=true", "--yes",
 		"--reason", "invoices go to the company's own address"); err != nil {
 		return err
 	}
 	return d.syncctl(ctx, nil, "role", "list", "--tenant", "Northern Finance")
 }
 
-// change lets people work in QuickBooks.
+// change lets people work in the ERPs.
 func (d *Demo) change(ctx context.Context) error {
 	for _, c := range companies {
 		path := "/companies/" + c.realm
@@ -337,7 +339,7 @@ func (d *Demo) change(ctx context.Context) error {
 		}
 		fmt.Fprintf(d.Out, "%s: one joined, two left, three changed how they are reached, one was renamed, one only paid a bill.\n", c.name)
 	}
-	return nil
+	return d.changeSuite(ctx)
 }
 
 func (d *Demo) incremental(ctx context.Context) error {
@@ -350,7 +352,7 @@ func (d *Demo) show(ctx context.Context) error {
 		{"contact_directory (who changed last)", `SELECT customer_name, name, email, role, invoice_presentment, active, inactive_reason
 			FROM contact_directory ORDER BY updated_at DESC, customer_contact_id LIMIT 8`},
 		{"recipients (of a customer that changed)", `SELECT communication_type, email, role, stale FROM recipients
-			WHERE email LIKE '%@moved.example' OR email = 'ada@newcomer.example' ORDER BY customer_id, communication_type, email LIMIT 8`},
+			WHERE email LIKE '%@moved.example' OR email IN ('ada@newcomer.example', 'ada@glass.example') ORDER BY customer_id, communication_type, email LIMIT 12`},
 	} {
 		fmt.Fprintf(d.Out, "%s\n", view.title)
 		if err := d.table(ctx, view.query); err != nil {
@@ -392,18 +394,28 @@ func (d *Demo) check(ctx context.Context) error {
 				inactive++
 			}
 		}
-		fmt.Fprintf(d.Out, "%s: %d customers (%d inactive), %d fields compared, %d differ\n", c.name, len(all), inactive, fields, len(differences))
-		for i, line := range differences {
-			if i == 10 {
-				fmt.Fprintf(d.Out, "  … and %d more\n", len(differences)-i)
-				break
-			}
-			fmt.Fprintf(d.Out, "  %s\n", line)
-		}
+		fmt.Fprintf(d.Out, "%s: %d customers (%d inactive), ", c.name, len(all), inactive)
+		d.print(fields, differences)
 		wrong += len(differences)
 	}
-	if wrong > 0 {
+	more, err := d.checkSuite(ctx)
+	if err != nil {
+		return err
+	}
+	if wrong+more > 0 {
 		return ErrDiffers
 	}
 	return nil
+}
+
+// print ends a line with the outcome of a comparison, and lists what differs.
+func (d *Demo) print(fields int, differences []string) {
+	fmt.Fprintf(d.Out, "%d fields compared, %d differ\n", fields, len(differences))
+	for i, line := range differences {
+		if i == 10 {
+			fmt.Fprintf(d.Out, "  … and %d more\n", len(differences)-i)
+			break
+		}
+		fmt.Fprintf(d.Out, "  %s\n", line)
+	}
 }

@@ -290,6 +290,31 @@ func TestMostAccountsRefused(t *testing.T) {
 	f.want("due again", "9", `SELECT count(*) FROM contactsync.connections WHERE next_due_at <= now()`)
 }
 
+// TestRefusedAfterAPauseIsTheirOwn: once an account works again the installation is accepted. Those that were refused before, and
+// are still, need attention each by itself, however many; else each company that connects again would have all others tried
+// again in vain, as after a restore of Postgres, whose refresh tokens are dead. Those that worked meanwhile count again.
+func TestRefusedAfterAPauseIsTheirOwn(t *testing.T) {
+	f := newFleet(t, 20)
+	f.do(`UPDATE contactsync.connections SET last_success_at = now() - interval '1 hour'`)
+	f.finish(1, 20, "failed", "denied")
+	f.tick(f.scheduler())
+	f.want("pauses", "1", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+	f.finish(1, 1, "succeeded", "")
+	f.do(`UPDATE contactsync.connections SET last_success_at = clock_timestamp() WHERE id = 1`)
+	f.tick(f.scheduler())
+	f.finish(2, 20, "failed", "denied")
+	f.do(`UPDATE contactsync.connections SET state = 'needs_attention' WHERE id > 1`)
+	f.tick(f.scheduler())
+	f.want("pauses after one works", "0", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+	f.want("needing attention", "19", `SELECT count(*) FROM contactsync.connections WHERE state = 'needs_attention'`)
+
+	f.do(`UPDATE contactsync.connections SET last_success_at = clock_timestamp(), state = 'active' WHERE id <= 5`)
+	f.finish(1, 5, "failed", "denied")
+	f.tick(f.scheduler())
+	f.want("pauses after those that worked are refused", "5 of 5 accounts tried in the last hour were refused or throttled",
+		`SELECT cause FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+}
+
 // TestFewAccountsAreTheirOwn: with four connections, all refused, each needs attention by itself.
 func TestFewAccountsAreTheirOwn(t *testing.T) {
 	f := newFleet(t, 4)

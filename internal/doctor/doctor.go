@@ -143,7 +143,7 @@ func (e *examination) postgres(db postgres.Examination) {
 		return // there is nothing yet to have rights on
 	}
 	e.ailments("login", db.Ailments, "%s has no right of its own, and may work as the programs' three roles", db.Login)
-	e.ailments("roles", db.Ailments, "all five are there, and none may more than it should")
+	e.ailments("roles", db.Ailments, "all six are there, and none may more than it should")
 	e.ailments("rights", db.Ailments, "row-level security is forced on every table, and nobody reads what he should not")
 	if schema != nil {
 		e.add("keys", Unchecked, "", "the schema is not this program's, so neither they nor runs, scheduler and ERPs were looked at")

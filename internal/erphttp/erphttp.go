@@ -31,6 +31,8 @@ type Read struct {
 	Path func(path string) bool
 	// Body says whether a body reads; nil: there must be none.
 	Body func(body []byte) bool
+	// Header is sent with it.
+	Header map[string]string
 }
 
 // Client sends the reads of one account.
@@ -84,7 +86,10 @@ func (r Reply) RetryAfter() time.Duration {
 	return 0
 }
 
-// Do sends a request with a bearer token. What is not a read is refused before anything is sent (Rejected). An answer
+// ErrNoHost is the cause of the error when the host has no address: its name is wrong, or no name can be looked up.
+var ErrNoHost = errors.New("its host has no address")
+
+// Do sends a request with a bearer token; an empty token is left out. What is not a read is refused before anything is sent (Rejected). An answer
 // that did not arrive whole is Transient. The error names step, and neither URL nor body.
 func (c *Client) Do(
 	ctx context.Context, step, method, url, contentType string, body []byte, token string,
@@ -96,18 +101,24 @@ func (c *Client) Do(
 			Hint: "Check the connection's setting api_url.",
 		}
 	}
-	if !c.allowed(req, body) {
+	read, allowed := c.allowed(req, body)
+	if !allowed {
 		return Reply{}, &connector.Error{
 			Kind: connector.Rejected, Step: step,
 			Message: method + " is not one of this connector's reads, and was not sent",
 			Hint:    "This is a fault of the program: report it.",
 		}
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "centime-contactsync/1")
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
+	}
+	for name, value := range read.Header {
+		req.Header.Set(name, value)
 	}
 	if c.account.Called != nil {
 		answered, err := c.account.Called(ctx)
@@ -133,16 +144,16 @@ func (c *Client) Do(
 	return Reply{Status: resp.StatusCode, Header: resp.Header, Body: text}, nil
 }
 
-func (c *Client) allowed(req *http.Request, body []byte) bool {
+func (c *Client) allowed(req *http.Request, body []byte) (Read, bool) {
 	for _, r := range c.reads {
 		if r.Method != req.Method || !r.Path(req.URL.Path) {
 			continue
 		}
 		if r.Body == nil && len(body) == 0 || r.Body != nil && r.Body(body) {
-			return true
+			return r, true
 		}
 	}
-	return false
+	return Read{}, false
 }
 
 // failure says what kept an answer from arriving, without the URL that net/http puts into its errors.
@@ -151,16 +162,20 @@ func failure(ctx context.Context, step string, err error) error {
 		return fmt.Errorf("%s: %w", step, ctx.Err())
 	}
 	message := "the answer was cut off"
+	var cause error
+	dnsErr, isDNS := errors.AsType[*net.DNSError](err)
 	netErr, isNet := errors.AsType[net.Error](err)
 	opErr, isOp := errors.AsType[*net.OpError](err)
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case isCertificate:
 		message = "the certificate of the ERP's host is not trusted"
+	case isDNS && dnsErr.IsNotFound:
+		message, cause = "the ERP cannot be reached", ErrNoHost
 	case isNet && netErr.Timeout():
 		message = "no answer in time"
 	case isOp && opErr.Op == "dial":
 		message = "the ERP cannot be reached"
 	}
-	return &connector.Error{Kind: connector.Transient, Step: step, Message: message}
+	return &connector.Error{Kind: connector.Transient, Step: step, Message: message, Err: cause}
 }

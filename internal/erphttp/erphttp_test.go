@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -58,6 +59,48 @@ func TestOnlyReadsAreSent(t *testing.T) {
 		t.Errorf("%d calls told, %d made", *calls, got)
 	}
 }
+
+// TestHeaders: a read is sent with its own headers, and without a token there is no Authorization at all, which some token
+// endpoints refuse.
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	var got http.Header
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
+	t.Cleanup(server.Close)
+	c := erphttp.New(connector.Account{}, time.Minute, erphttp.Read{
+		Method: "GET", Path: func(string) bool { return true }, Header: map[string]string{"Prefer": "transient"},
+	})
+	for token, want := range map[string]string{"": "", "s3cret": "Bearer s3cret"} {
+		if _, err := c.Do(t.Context(), "step", "GET", server.URL, "", nil, token); err != nil {
+			t.Fatal(err)
+		}
+		_, sent := got["Authorization"]
+		if got.Get("Authorization") != want || sent != (want != "") || got.Get("Prefer") != "transient" {
+			t.Errorf("token %q: %v", token, got)
+		}
+	}
+}
+
+// TestUnknownHost: a host that no name server knows can be told from one that does not answer.
+func TestUnknownHost(t *testing.T) {
+	t.Parallel()
+	for cause, want := range map[error]bool{
+		&net.DNSError{Err: "no such host", IsNotFound: true}: true, &net.DNSError{Err: "timeout", IsTimeout: true}: false,
+		errors.New("refused"): false,
+	} {
+		transport := failing{&net.OpError{Op: "dial", Err: cause}}
+		c := erphttp.New(connector.Account{Transport: transport}, time.Minute,
+			erphttp.Read{Method: "GET", Path: func(string) bool { return true }})
+		_, err := c.Do(t.Context(), "step", "GET", "https://nowhere.example", "", nil, "")
+		if errors.Is(err, erphttp.ErrNoHost) != want || connector.KindOf(err) != connector.Transient {
+			t.Errorf("%v: %v", cause, err)
+		}
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
 
 // TestRefusedByBudget: what Called says stops the request, so that a spent budget is never overdrawn.
 func TestRefusedByBudget(t *testing.T) {

@@ -114,7 +114,7 @@ func (s shown) check(file []byte) error {
 
 var (
 	command     = regexp.MustCompile("`syncctl ([^`]*)`")
-	placeholder = regexp.MustCompile(`\b[CR]\b`) // a connection, a run
+	placeholder = regexp.MustCompile(`\b[CHR]\b`) // a connection, a hold, a run
 	labelOfText = regexp.MustCompile(`\$labels\.(\w+)`)
 )
 

@@ -61,7 +61,7 @@ func full() *metrics.Metrics {
 		return postgres.Fleet{{
 			ERP: "erp", Active: 11, Paused: 12, NeedsAttention: 13, StaleLate: 14, StaleManual: 15, StalePaused: 16, StaleNeedsAttention: 17,
 			LastFailed: 18, OldestSuccess: 19 * time.Second, Queued: 20, Running: 21, Waiting: 22, OldestUnclaimed: 23 * time.Second,
-			Holds: 24, Held: 25, OldestHold: 26 * time.Second, Issues: 27, LoginsIn14Days: 28, LoginsIn3Days: 29, LoginLeft: &left,
+			Holds: 24, Held: 25, OldestHold: 26 * time.Second, Issues: 27, LoginsNoticed: 38, LoginsIn14Days: 28, LoginsIn3Days: 29, LoginLeft: &left,
 			MeteredCalls: 30, PausedFor: 31 * time.Second, ReadNothing: 35, MissChanges: 36, IssuesGrowing: 37,
 		}}, nil
 	})
@@ -139,6 +139,7 @@ func TestEverythingIsShown(t *testing.T) {
 		`held_customer_contacts{erp="erp"} 25`,
 		`oldest_hold_age_seconds{erp="erp"} 26`,
 		`issues_open{erp="erp"} 27`,
+		`logins_ending{erp="erp",within="notice"} 38`,
 		`logins_ending{erp="erp",within="14d"} 28`,
 		`logins_ending{erp="erp",within="3d"} 29`,
 		`login_left_seconds{erp="erp"} 129600`,

@@ -122,7 +122,8 @@ var (
 		"How long the oldest open hold has waited; 0: none is open.", "erp")
 	issues       = describe("issues_open", "What is wrong with records now, see syncctl issue list.", "erp")
 	loginsEnding = describe("logins_ending",
-		"Logins of active and paused connections that end soon: those customers must connect again.", "erp", "within")
+		"Logins of active and paused connections that end soon: those customers must connect again. notice: 60 days for a certificate, 14 for a token.",
+		"erp", "within")
 	loginLeft = describe("login_left_seconds",
 		"How long the login that ends first still works; below 0: it has ended.", "erp")
 	meteredCalls = describe("metered_calls_month",
@@ -171,6 +172,7 @@ func (m *Metrics) WatchFleet(read func(ctx context.Context) (postgres.Fleet, err
 				send(held, float64(f.Held), f.ERP)
 				send(oldestHold, f.OldestHold.Seconds(), f.ERP)
 				send(issues, float64(f.Issues), f.ERP)
+				send(loginsEnding, float64(f.LoginsNoticed), f.ERP, "notice")
 				send(loginsEnding, float64(f.LoginsIn14Days), f.ERP, "14d")
 				send(loginsEnding, float64(f.LoginsIn3Days), f.ERP, "3d")
 				if f.LoginLeft != nil {

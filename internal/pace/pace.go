@@ -53,7 +53,10 @@ var acquireText string
 //go:embed slow.lua
 var slowText string
 
-var acquire, slow = redis.NewScript(acquireText), redis.NewScript(slowText)
+//go:embed keep.lua
+var keepText string
+
+var acquire, slow, keep = redis.NewScript(acquireText), redis.NewScript(slowText), redis.NewScript(keepText)
 
 // keys of an account lie in one slot of a cluster.
 func (a Account) keys() (grants, pause, slots string) {
@@ -62,24 +65,25 @@ func (a Account) keys() (grants, pause, slots string) {
 }
 
 // Acquire lets one request through, after a wait of at most Patience. answered gives its place among the requests at once
-// back; after longest it comes back by itself. Calling it again does nothing.
+// back; calling it again does nothing. Until then the place is kept for life, and again for life: the place of a process that
+// died, or stands still, comes back after that.
 //
 // An account without room for longer is Throttled with the wait in RetryAfter, and errors.Is(err, ErrBudget). One that had
 // none after the wait in place is to be left alone for Patience again, so that nobody spends all its time here. Where Redis
 // does not answer no request goes out: the error is Transient and errors.Is(err, ErrAway).
-func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, longest time.Duration) (answered func(), err error) {
+func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, life time.Duration) (answered func(), err error) {
 	if l == (connector.Limits{}) {
 		l.PerSecond = math.MaxInt32 // nothing but a pause can refuse it
 	}
 	id, until := rand.Text(), time.Now().Add(Patience)
 	for {
-		wait, err := b.try(ctx, a, l, id, longest)
+		wait, err := b.try(ctx, a, l, id, life)
 		switch {
 		case err != nil:
-			b.answered(ctx, a, l, id)() // it may have been let through
+			b.answered(ctx, a, l, id, life)() // it may have been let through
 			return nil, away(ctx, "wait for the request budget", err)
 		case wait == 0:
-			return b.answered(ctx, a, l, id), nil
+			return b.answered(ctx, a, l, id, life), nil
 		case time.Now().Add(wait).After(until):
 			return nil, &connector.Error{
 				Kind: connector.Throttled, Step: "wait for the request budget", Message: "the account allows no more requests now",
@@ -93,13 +97,13 @@ func (b *Budgets) Acquire(ctx context.Context, a Account, l connector.Limits, lo
 	}
 }
 
-func (b *Budgets) try(ctx context.Context, a Account, l connector.Limits, id string, longest time.Duration) (time.Duration, error) {
+func (b *Budgets) try(ctx context.Context, a Account, l connector.Limits, id string, life time.Duration) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, prompt)
 	defer cancel()
 	grants, pause, slots := a.keys()
 	count, window := perWindow(l.PerSecond)
 	us, err := acquire.Run(ctx, b.client, []string{grants, pause, slots}, id, count, window.Microseconds(),
-		l.PerMinute, minute.Microseconds(), l.AtOnce, longest.Microseconds()).Int64()
+		l.PerMinute, minute.Microseconds(), l.AtOnce, life.Microseconds()).Int64()
 	return time.Duration(us) * time.Microsecond, err
 }
 
@@ -124,16 +128,33 @@ func perWindow(perSecond float64) (count int, window time.Duration) {
 	return count, time.Duration(max(1, float64(count)/perSecond) * secondMargin * float64(time.Second))
 }
 
-func (b *Budgets) answered(ctx context.Context, a Account, l connector.Limits, id string) func() {
+// answered keeps the request's place until it is called.
+func (b *Budgets) answered(ctx context.Context, a Account, l connector.Limits, id string, life time.Duration) func() {
 	if l.AtOnce == 0 {
 		return func() {}
 	}
 	ctx = context.WithoutCancel(ctx)
+	_, _, slots := a.keys()
+	over := make(chan struct{})
+	go func() {
+		again := time.NewTicker(life / 3)
+		defer again.Stop()
+		for {
+			select {
+			case <-over:
+				return
+			case <-again.C:
+			}
+			bound, cancel := context.WithTimeout(ctx, returning)
+			_ = keep.Run(bound, b.client, []string{slots}, id, life.Microseconds()).Err() // the next may reach Redis
+			cancel()
+		}
+	}()
 	return sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(ctx, returning)
+		close(over)
+		bound, cancel := context.WithTimeout(ctx, returning)
 		defer cancel()
-		_, _, slots := a.keys()
-		b.client.ZRem(ctx, slots, id)
+		b.client.ZRem(bound, slots, id)
 	})
 }
 

@@ -72,6 +72,7 @@ func TestLimitsAreKept(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
 			defer cancel()
 			var workers sync.WaitGroup
+			var let atomic.Int64
 			for range 5 {
 				b := open(t, server.URL)
 				for range 4 {
@@ -80,6 +81,7 @@ func TestLimitsAreKept(t *testing.T) {
 							answered, err := b.Acquire(ctx, kelp, c.limits, time.Minute)
 							switch {
 							case err == nil:
+								let.Add(1)
 								answered()
 							case errors.Is(err, pace.ErrBudget):
 								<-ctx.Done()
@@ -92,6 +94,9 @@ func TestLimitsAreKept(t *testing.T) {
 			granted := grants(t, server.URL)
 			if len(granted) < c.allowed {
 				t.Fatalf("%d requests went out, fewer than one window allows", len(granted))
+			}
+			if n := int(let.Load()); n > len(granted) {
+				t.Errorf("%d requests were let through, and %d of them counted", n, len(granted))
 			}
 			for i := range granted {
 				if j := i + c.allowed; j < len(granted) && granted[j]-granted[i] < c.window {
@@ -164,10 +169,31 @@ func TestAtOnce(t *testing.T) {
 	server.Flush()
 	answered()
 
-	if _, err := one.Acquire(t.Context(), kelp, limits, 200*time.Millisecond); err != nil { // and dies
+	// A long request keeps its place, however short a dead one's is kept.
+	const life = 300 * time.Millisecond
+	dying, die := mortal(t, server.URL)
+	answered, err := dying.Acquire(t.Context(), kelp, limits, life)
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(answered)
+	if wait := refused(t, other, kelp, limits); wait < pace.Patience { // after many lives
+		t.Errorf("told to wait %s", wait)
+	}
+	die()
 	get(t, other, kelp, limits)()
+}
+
+// mortal is open for a process that can die.
+func mortal(t testing.TB, url string) (b *pace.Budgets, die func()) {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(o)
+	t.Cleanup(func() { _ = client.Close() })
+	return pace.New(client), func() { _ = client.Close() }
 }
 
 // TestSlowHoldsForAll: a 429 of one worker keeps all of them from asking, a shorter one does not end it, and no other account

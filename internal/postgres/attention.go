@@ -270,7 +270,7 @@ type found struct {
 	Tenant     int64      `db:"tenant_id"`
 	Connection int64      `db:"connection_id"`
 	Name       string     `db:"name"`
-	Run        int64      `db:"run_id"` // 0: none
+	Run        int64      `db:"run_id"` // or the hold; 0: none
 	At         *time.Time `db:"at"`     // since when
 	Count      int64      `db:"n"`
 	What       string     `db:"what"`
@@ -288,7 +288,7 @@ type kind struct {
 
 // failedTwice: the last two finished runs of connection n failed.
 const failedTwice = `(n.last_attempt_outcome IS NOT DISTINCT FROM 'failed' AND 2 = (SELECT count(*) FROM (
-	SELECT status FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview ORDER BY id DESC LIMIT 2) AS two
+	SELECT status FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview AND purpose <> 'customer' ORDER BY id DESC LIMIT 2) AS two
 	WHERE status = 'failed'))`
 
 // What is green and yet not right, of a connection n. The fleet counts by the same conditions.
@@ -323,7 +323,7 @@ var kinds = []kind{
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, n.last_success_at AS at, 0 AS n,
 			coalesce(r.error_kind || ': ' || r.error, 'failed') AS what
 		FROM connections n CROSS JOIN LATERAL (
-			SELECT id, error_kind, error FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview ORDER BY id DESC LIMIT 1) r
+			SELECT id, error_kind, error FROM runs WHERE connection_id = n.id AND finished_at IS NOT NULL AND NOT preview AND purpose <> 'customer' ORDER BY id DESC LIMIT 1) r
 		WHERE n.state = 'active' AND NOT n.erp = ANY ($1) AND ` + failedTwice + ``,
 		"syncctl run list --status failed",
 		func(l *look, f found) (string, string) {
@@ -368,18 +368,18 @@ var kinds = []kind{
 				fmt.Sprintf("syncctl connection set %d full_every=1h", f.Connection)
 		}},
 	{"hold", Warning, `
-		SELECT h.tenant_id, h.connection_id, n.name, h.opened_by_run AS run_id, h.opened_at AS at, i.n, h.cause AS what
+		SELECT h.tenant_id, h.connection_id, n.name, h.id AS run_id, h.opened_at AS at, i.n, h.cause AS what
 		FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 		CROSS JOIN LATERAL (SELECT count(*) AS n FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL) i
 		WHERE h.state = 'open' AND n.state <> 'removed' AND i.n > 0`,
-		"syncctl connection list",
+		"syncctl hold list --state open",
 		func(l *look, f found) (string, string) {
-			return fmt.Sprintf("%d held for %s: %s", f.Count, l.ago(*f.At), f.What), fmt.Sprintf("syncctl run show %d", f.Run)
+			return fmt.Sprintf("%d held for %s: %s", f.Count, l.ago(*f.At), f.What), fmt.Sprintf("syncctl hold show %d", f.Run)
 		}},
 	{"login_ends", Warning, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, 0 AS run_id, c.ends_at AS at, 0 AS n, '' AS what
 		FROM credentials c JOIN connections n ON n.tenant_id = c.tenant_id AND n.id = c.connection_id
-		WHERE c.ends_at < now() + interval '14 days' AND n.state IN ('active', 'paused')`,
+		WHERE c.ends_at < now() + c.notice_days * interval '1 day' AND n.state IN ('active', 'paused')`,
 		"syncctl connection list",
 		func(l *look, f found) (string, string) {
 			when := "ends in " + lasting(f.At.Sub(l.now))
@@ -389,6 +389,7 @@ var kinds = []kind{
 			return fmt.Sprintf("its login %s (%s): have the customer connect again", when, f.At.UTC().Format("2006-01-02")),
 				fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
 		}},
+	mayHaveLeft,
 	{"throttled", Info, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, r.throttled_since AS at, 0 AS n, '' AS what
 		FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id

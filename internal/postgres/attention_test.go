@@ -187,7 +187,7 @@ func TestAttention(t *testing.T) {
 			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run, left_at) VALUES
 				(1, 1, 'customer', 1, 'erp_absent', 17, NULL), (1, 1, 'customer', 2, 'erp_absent', 17, NULL),
 				(1, 1, 'customer', 3, 'erp_absent', 17, now())`, nil,
-			[]string{"warning hold 1 syncctl run show 17: Kelp books (1): 2 held for 3 days: 40 of 200 are missing"},
+			[]string{"warning hold 1 syncctl hold show 1: Kelp books (1): 2 held for 3 days: 40 of 200 are missing"},
 		},
 		"HoldOver": {
 			`INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run, state)
@@ -204,6 +204,11 @@ func TestAttention(t *testing.T) {
 			[]string{"warning login_ends 1 syncctl connection credentials 1 FILE: its login ended ("},
 		},
 		"LoginLasts": {`UPDATE credentials SET ends_at = now() + interval '14 days 1 min'`, nil, nil},
+		"CertificateEnds": {
+			`UPDATE credentials SET ends_at = now() + interval '59 days 23 h', notice_days = 60`, nil,
+			[]string{"warning login_ends 1 syncctl connection credentials 1 FILE: Kelp books (1): its login ends in 59 days ("},
+		},
+		"CertificateLasts": {`UPDATE credentials SET ends_at = now() + interval '60 days 1 min', notice_days = 60`, nil, nil},
 		"Throttled": {
 			newRun + `status, not_before, throttled_since)
 				VALUES (1, 1, 'full', 'manual', 'waiting', now() + interval '1 min', now() - interval '6 min')`, nil,

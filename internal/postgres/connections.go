@@ -75,6 +75,7 @@ type Connection struct {
 	Name     string       `db:"name"`
 	State    string       `db:"state"`
 	Reason   string       `db:"state_reason"`
+	Rights   string       `db:"rights"` // what the login could read when everything was last listed, as the connector put it
 	AutoSync bool         `db:"auto_sync"`
 	Schedule string       `db:"schedule"`
 	Stored   settings.Map `db:"-"`
@@ -100,7 +101,7 @@ func (s *Store) connection(ctx context.Context, id int64) (Connection, error) {
 		Settings []byte `db:"settings"`
 	}
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
-		return tx.GetContext(ctx, &c, `SELECT tenant_id, id, erp, account, name, state, state_reason, auto_sync, schedule, settings
+		return tx.GetContext(ctx, &c, `SELECT tenant_id, id, erp, account, name, state, state_reason, coalesce(rights, '') AS rights, auto_sync, schedule, settings
 			FROM connections WHERE id = $1`, id)
 	})
 	if err != nil {
@@ -175,11 +176,10 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 		if err != nil {
 			return err
 		}
-		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil {
-			return err
-		}
-		if err := addDefaultRole(ctx, tx, n.Tenant, added.Connection, contact.CompanyRoleKey, by); err != nil {
-			return fmt.Errorf("default role: %w", err)
+		for _, key := range contact.DefaultRoleKeys(n.ERP) {
+			if err := addDefaultRole(ctx, tx, n.Tenant, added.Connection, key, by); err != nil {
+				return fmt.Errorf("default role: %w", err)
+			}
 		}
 		sealed, err := n.Seal(added.Connection)
 		if err != nil {
@@ -187,6 +187,9 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 		}
 		if err := putCredentials(ctx, tx, n.Tenant, added.Connection, sealed); err != nil {
 			return fmt.Errorf("store credentials: %w", err)
+		}
+		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil { // after the credentials: a refused login is never due
+			return err
 		}
 		if n.Paused {
 			return nil
@@ -210,9 +213,11 @@ func setDue(ctx context.Context, tx *sqlx.Tx, tenant, connection int64) error {
 		LastSuccess sql.NullTime `db:"last_success_at"`
 		Created     time.Time    `db:"created_at"`
 		Now         time.Time    `db:"now"`
+		Refused     bool         `db:"refused"`
 	}
-	err := tx.GetContext(ctx, &n, `SELECT schedule, auto_sync, state, last_success_at, created_at, now() AS now FROM connections
-		WHERE tenant_id = $1 AND id = $2`, tenant, connection)
+	err := tx.GetContext(ctx, &n, `SELECT schedule, auto_sync, state, last_success_at, created_at, now() AS now,
+			`+loginRefused+` AS refused
+		FROM connections n WHERE tenant_id = $1 AND id = $2`, tenant, connection)
 	if err != nil {
 		return err
 	}
@@ -221,7 +226,7 @@ func setDue(ctx context.Context, tx *sqlx.Tx, tenant, connection int64) error {
 		read = n.LastSuccess.Time
 	}
 	var due *time.Time
-	if n.AutoSync && n.State != "removed" {
+	if n.AutoSync && n.State != "removed" && !n.Refused {
 		due = nextDue(n.Schedule, n.Now, connection, n.State)
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE connections SET next_due_at = $3, stale_at = $4 WHERE tenant_id = $1 AND id = $2`,
@@ -261,33 +266,40 @@ func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 // SetState pauses, resumes or removes a connection. Resuming one that needs attention tries it at once: its first run is
 // queued by the caller. Removing ends access and mail and destroys the credentials; rows stay.
 func (s *Store) SetState(ctx context.Context, c Connection, state string, by By) error {
-	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `
-			WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
-				INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-				SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
-			UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
-			c.Tenant, c.ID, state, by.User, by.Reason)
-		if err != nil {
-			return err
-		}
-		if state == "removed" {
-			_, err = tx.ExecContext(ctx, `
-				WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
-				UPDATE runs SET cancel_requested = true,
-					status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
-					finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
-				WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
-			if err != nil {
-				return err
-			}
-		}
-		return setDue(ctx, tx, c.Tenant, c.ID)
-	})
+	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error { return setState(ctx, tx, c, state, by) })
 	if err != nil {
 		return fmt.Errorf("connection %d: set state %s: %w", c.ID, state, err)
 	}
 	return nil
+}
+
+func setState(ctx context.Context, tx *sqlx.Tx, c Connection, state string, by By) error {
+	_, err := tx.ExecContext(ctx, `
+		WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
+			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
+			SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
+		UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
+		c.Tenant, c.ID, state, by.User, by.Reason)
+	if err != nil {
+		return err
+	}
+	switch state {
+	case "active": // a refused login may be tried once more
+		_, err = tx.ExecContext(ctx, `UPDATE credentials SET refused_at = NULL, refused = NULL, refused_hint = NULL
+			WHERE tenant_id = $1 AND connection_id = $2 AND refused_at IS NOT NULL`, c.Tenant, c.ID)
+	case "removed":
+		_, err = tx.ExecContext(ctx, `
+			WITH sealed AS (DELETE FROM credentials WHERE tenant_id = $1 AND connection_id = $2)
+			UPDATE runs SET cancel_requested = true,
+				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
+				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
+			WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting')`, c.Tenant, c.ID)
+	}
+	if err != nil {
+		return err
+	}
+	return setDue(ctx, tx, c.Tenant, c.ID)
 }
 
 // Settable is what `syncctl connection set` changes.
@@ -377,6 +389,9 @@ func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credent
 		if err := putCredentials(ctx, tx, c.Tenant, c.ID, sealed); err != nil {
 			return err
 		}
+		if err := setDue(ctx, tx, c.Tenant, c.ID); err != nil { // a refused login was never due
+			return err
+		}
 		return tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, []change{{"credentials", "", "replaced"}}, by)
 	})
 	if err != nil {
@@ -387,10 +402,11 @@ func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credent
 
 func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, sealed credentials.Stored) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at) VALUES ($1, $2, $3, $4, $5)
+		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at, notice_days) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box, ends_at = excluded.ends_at,
-			version = credentials.version + 1, renewing_since = NULL, unanswered_since = NULL, updated_at = now()`,
-		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt)
+			notice_days = excluded.notice_days, version = credentials.version + 1, renewing_since = NULL, unanswered_since = NULL,
+			refused_at = NULL, refused = NULL, refused_hint = NULL, updated_at = now()`,
+		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt, sealed.NoticeDays)
 	return err
 }
 

@@ -29,7 +29,9 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		all.Go(func() {
 			_, err := store.AddConnection(t.Context(), postgres.NewConnection{
 				Tenant: tenant, ERP: "quickbooks-online", Account: strconv.Itoa(i), Name: strconv.Itoa(i), Schedule: "@every 1h",
-				Seal: func(int64) (credentials.Stored, error) { return credentials.Stored{KeyID: "k", Box: []byte("box")}, nil },
+				Seal: func(int64) (credentials.Stored, error) {
+					return credentials.Stored{KeyID: "k", Box: []byte("box")}, nil
+				},
 			}, postgres.By{User: "ops"})
 			if err != nil {
 				t.Error(err)

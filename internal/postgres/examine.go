@@ -66,7 +66,7 @@ var examinations = []examination{
 		SELECT true, format('the programs'' login %I cannot work as %s', session_user, r.rolname), format('GRANT %I TO %I', r.rolname, session_user)
 		FROM pg_roles r WHERE r.rolname IN ('contactsync_sync', 'contactsync_app', 'contactsync_ops') AND NOT pg_has_role(session_user, r.oid, 'MEMBER')`},
 	{"roles", `
-		WITH ours AS (SELECT 'contactsync_' || name AS wanted FROM unnest('{sync,app,ops,reader,reader_all}'::text[]) AS name)
+		WITH ours AS (SELECT 'contactsync_' || name AS wanted FROM unnest('{sync,app,ops,erase,reader,reader_all}'::text[]) AS name)
 		SELECT true AS grave, 'there is no role ' || wanted AS text, format('CREATE ROLE %I NOLOGIN, then restore the rights from a dump', wanted) AS cure
 		FROM ours WHERE $1::interval IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted)
 		UNION ALL
@@ -121,7 +121,8 @@ var examinations = []examination{
 			SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS name,
 				string_agg(oid::regclass::text, ', ' ORDER BY oid::regclass::text) AS tables
 			FROM given WHERE grantee <> relowner AND grantee NOT IN (SELECT oid FROM pg_roles
-				WHERE rolname IN ('contactsync_sync', 'contactsync_app', 'contactsync_ops', 'contactsync_reader', 'contactsync_reader_all'))
+				WHERE rolname IN ('contactsync_sync', 'contactsync_app', 'contactsync_ops', 'contactsync_erase', 'contactsync_reader',
+					'contactsync_reader_all'))
 			GROUP BY grantee
 		) g
 		UNION ALL
@@ -129,7 +130,7 @@ var examinations = []examination{
 		FROM (
 			SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS name
 			FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'contactsync' AND a.grantee <> n.nspowner AND a.grantee NOT IN (
-				SELECT oid FROM pg_roles WHERE rolname IN ('contactsync_sync', 'contactsync_app', 'contactsync_ops'))
+				SELECT oid FROM pg_roles WHERE rolname IN ('contactsync_sync', 'contactsync_app', 'contactsync_ops', 'contactsync_erase'))
 		) s
 		UNION ALL
 		SELECT true, name || CASE WHEN allowed THEN ' may ' ELSE ' may not ' END || may || ' on ' || tab,

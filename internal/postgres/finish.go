@@ -22,26 +22,33 @@ import (
 //     which names it. looked: it was looked up and not found.
 //   - A link goes when nobody states it any more.
 //   - With a customer goes the contact that its own record is.
+//   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
+//     again: something a rejection keeps is to go by new evidence.
 //
 // What is absent is found by NOT IN, which hashes once what was named; pageWriter.lock sets work_mem so that the planner believes
 // that it fits. EXCEPT takes four times as long, and an anti-join became a nested loop of minutes on a first load, when there are
 // no statistics. own_id is a column because row-level security lets no index be used for what a concatenation is compared with.
-//
-// affected are the customer contacts that were active and would not be; those made by this run itself do not count.
 const going = `
 run AS (
-	SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole
+	SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole, NULL AS why
 	FROM runs r WHERE r.tenant_id = $1 AND r.id = $2
+),
+decided AS (
+	SELECT i.kind, i.entity_id AS id, i.evidence, i.stated_by, h.state
+	FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')
+	JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 ),
 page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
 named_customer AS (SELECT p.page, n.id FROM page p, unnest(p.customer_ids) AS n (id)),
 named_contact AS (SELECT p.page, n.id FROM page p, unnest(p.contact_ids) AS n (id)),
 inactive_customer AS (
-	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.inactive_customer_ids) AS n (id) GROUP BY n.id) s
+	SELECT s.id, s.at FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
+		FROM page p, unnest(p.inactive_customer_ids, p.inactive_customer_at) AS n (id, at) GROUP BY n.id) s
 	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE n.id = s.id AND n.page > s.page)
 ),
 inactive_contact AS (
-	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.inactive_contact_ids) AS n (id) GROUP BY n.id) s
+	SELECT s.id, s.at FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
+		FROM page p, unnest(p.inactive_contact_ids, p.inactive_contact_at) AS n (id, at) GROUP BY n.id) s
 	WHERE NOT EXISTS (SELECT FROM named_contact n WHERE n.id = s.id AND n.page > s.page)
 ),
 deleted_customer AS (
@@ -65,28 +72,33 @@ absent_link AS (
 	SELECT l.id FROM run r JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
 	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT n.id FROM page p, unnest(p.link_ids) AS n (id))
 ),
+why_customer AS (
+	SELECT DISTINCT ON (id) id, reason, missing, ` + evidence + ` AS evidence FROM (
+		SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first, at FROM inactive_customer
+		UNION ALL SELECT id, 'erp_deleted', true, 2, NULL FROM deleted_customer
+		UNION ALL SELECT id, 'erp_absent', true, 3, NULL FROM absent_customer
+	) AS why ORDER BY id, first
+),
 going_customer AS (
-	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing,
+	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence,
 		c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
-	FROM (
-		SELECT DISTINCT ON (id) id, reason, missing FROM (
-			SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first FROM inactive_customer
-			UNION ALL SELECT id, 'erp_deleted', true, 2 FROM deleted_customer
-			UNION ALL SELECT id, 'erp_absent', true, 3 FROM absent_customer
-		) AS why ORDER BY id, first
-	) g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
+	FROM why_customer g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
+	WHERE g.id NOT IN (SELECT d.id FROM decided d JOIN why_customer w ON w.id = d.id WHERE d.kind = 'customer' AND ` + sameEvidence + `)
+),
+why_contact AS (
+	SELECT DISTINCT ON (id) id, reason, missing, own, ` + evidence + ` AS evidence FROM (
+		SELECT id, 'erp_inactive' AS reason, false AS missing, false AS own, 1 AS first, at FROM inactive_contact
+		UNION ALL SELECT id, 'erp_deleted', true, false, 2, NULL FROM deleted_contact
+		UNION ALL SELECT id, 'erp_absent', true, false, 3, NULL FROM absent_contact
+		UNION ALL SELECT o.id, c.reason, c.missing, true, 0, NULL FROM going_customer c
+			JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = c.own_id
+	) AS why ORDER BY id, first
 ),
 going_contact AS (
-	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM page) AS looked
-	FROM (
-		SELECT DISTINCT ON (id) id, reason, missing, own FROM (
-			SELECT id, 'erp_inactive' AS reason, false AS missing, false AS own, 1 AS first FROM inactive_contact
-			UNION ALL SELECT id, 'erp_deleted', true, false, 2 FROM deleted_contact
-			UNION ALL SELECT id, 'erp_absent', true, false, 3 FROM absent_contact
-			UNION ALL SELECT o.id, c.reason, c.missing, true, 0 FROM going_customer c
-				JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = c.own_id
-		) AS why ORDER BY id, first
-	) g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
+	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, g.evidence,
+		NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM page) AS looked
+	FROM why_contact g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
+	WHERE g.own OR g.id NOT IN (SELECT d.id FROM decided d JOIN why_contact w ON w.id = d.id WHERE d.kind = 'contact' AND ` + sameEvidence + `)
 ),
 unstated AS (
 	SELECT s.id, array_agg(s.by) AS by FROM (
@@ -99,13 +111,24 @@ unstated AS (
 	GROUP BY s.id
 ),
 restated AS (
-	SELECT l.id, ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by
+	SELECT u.id, u.by, s.stated_by
 	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
+	CROSS JOIN LATERAL (SELECT ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by) s
+	WHERE s.stated_by <> '{}'
+		OR u.id NOT IN (SELECT d.id FROM decided d JOIN unstated w ON w.id = d.id WHERE d.kind = 'link' AND (d.state = 'approved' OR w.by <@ d.stated_by))
 ),
 going_link AS (
-	SELECT l.id FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
+	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
 ),
-affected AS (
+again AS (
+	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
+	UNION ALL SELECT d.id FROM decided d JOIN going_contact g ON g.id = d.id AND NOT g.own WHERE d.kind = 'contact'
+	UNION ALL SELECT d.id FROM decided d JOIN going_link g ON g.id = d.id WHERE d.kind = 'link'
+),
+affected AS (` + affected + `)`
+
+// affected are the customer contacts that were active and would not be; those made by this run itself do not count.
+const affected = `
 	SELECT l.id, bool_or(g.missing) AS missing, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
 	FROM (
 		SELECT l.id, c.missing FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
@@ -116,7 +139,84 @@ affected AS (
 	JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
 	JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
 	GROUP BY l.id
+`
+
+// evidence is what a record's going is said by, in words. sameEvidence: decided d said so already, or said that it was deleted, of
+// which absence is no more than the consequence; and what is approved goes by its own run.
+const (
+	evidence = `CASE reason WHEN 'erp_inactive' THEN concat('stated inactive', ', changed ' || nullif(at, ''))
+		WHEN 'erp_deleted' THEN 'the ERP says that it was deleted' ELSE 'not in a complete listing' END`
+	sameEvidence = `(d.state = 'approved' OR d.evidence = w.evidence
+		OR d.evidence = 'the ERP says that it was deleted' AND w.evidence = 'not in a complete listing')`
+)
+
+// roleBy is the ERP role that link l has once it is stated by those of s.
+const roleBy = `CASE WHEN 'link' = ANY (s.stated_by) THEN l.link_role_key ELSE l.record_role_key END`
+
+// letGo lets go what going, or approving, found.
+const letGo = `
+customer AS (
+	UPDATE customers c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_customer g
+	WHERE c.tenant_id = $1 AND c.id = g.id
+), contact AS (
+	UPDATE contacts c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_contact g
+	WHERE c.tenant_id = $1 AND c.id = g.id
+), link AS (
+	UPDATE customer_contacts l SET stated_by = s.stated_by, active = s.stated_by <> '{}',
+		inactive_reason = CASE WHEN s.stated_by = '{}' THEN 'detached' END, updated_at = now()
+	FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
+), told AS (
+	INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
+	SELECT $1, r.connection_id, $2, g.entity, g.id, g.field, g.was, g.became, concat_ws(', ', g.reason, r.why) FROM run r, (
+		SELECT 'customer' AS entity, id, 'active' AS field, 'true' AS was, 'false' AS became, reason FROM going_customer
+		UNION ALL SELECT 'contact', id, 'active', 'true', 'false', reason FROM going_contact
+		UNION ALL SELECT 'customer_contact', id, 'active', 'true', 'false', 'detached' FROM going_link
+		-- The role goes with the link's own row, whether or not a record still states the place.
+		UNION ALL SELECT 'customer_contact', l.id, 'erp_role', coalesce(l.erp_role_key, ''), coalesce(` + roleBy + `, ''), 'detached'
+		FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id WHERE ` + roleBy + ` IS DISTINCT FROM l.erp_role_key) g
+), orphan AS (
+	INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
+	SELECT $1, g.connection_id, $2, $2, 'customer', g.erp_id, 'centime contacts', 'customer_vanished', count(*)
+	FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.origin = 'centime' AND l.active
+	WHERE g.missing GROUP BY g.connection_id, g.erp_id
+	ON CONFLICT (tenant_id, connection_id, record_kind, record_id, field, reason) WHERE closed_at IS NULL DO NOTHING
 )`
+
+// deactivate lets go what going, or approving, found, counts it, and notes the customers that it leaves without a recipient.
+func deactivate(ctx context.Context, tx *sqlx.Tx, step Step, found string) error {
+	for _, part := range []struct{ name, query string }{
+		{"who has a recipient", `WITH ` + found + `
+			INSERT INTO left_bare (tenant_id, run_id, customer_id, communication_type)
+			SELECT $1, $2, c.customer_id, c.communication_type FROM covered(ARRAY(
+				SELECT l.customer_id FROM affected a JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = a.id UNION SELECT id FROM going_customer)) c`},
+		{"let go", `WITH ` + found + `, ` + letGo + `
+			UPDATE runs r SET deactivated = a.n, deactivated_missing = a.missing
+			FROM (SELECT count(*) AS n, count(*) FILTER (WHERE missing) AS missing FROM affected) a
+			WHERE r.tenant_id = $1 AND r.id = $2`},
+		{"who has one still", `
+			DELETE FROM left_bare b USING covered(ARRAY(SELECT DISTINCT customer_id FROM left_bare WHERE tenant_id = $1 AND run_id = $2)) c
+			WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.customer_id = c.customer_id AND b.communication_type = c.communication_type`},
+		{"count who has none", `
+			UPDATE runs SET left_bare = (SELECT count(DISTINCT customer_id) FROM left_bare WHERE tenant_id = $1 AND run_id = $2)
+			WHERE tenant_id = $1 AND id = $2`},
+		// What was held, or kept, and went is so no longer.
+		{"leave holds", `
+			UPDATE hold_items i SET left_at = now(), left_by_run = $2 FROM holds h, runs r
+			WHERE r.tenant_id = $1 AND r.id = $2 AND h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.id IS DISTINCT FROM r.hold_id
+				AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL AND ` + isGone},
+	} {
+		if _, err := tx.ExecContext(ctx, part.query, step.Tenant, step.Run); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// isGone: what item i holds is no longer active.
+const isGone = `CASE i.kind
+	WHEN 'customer' THEN EXISTS (SELECT FROM customers c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active)
+	WHEN 'contact' THEN EXISTS (SELECT FROM contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active)
+	ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active) END`
 
 // Brake is what the brake decided about a pulled run.
 type Brake struct {
@@ -131,26 +231,7 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		if err = lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		b.Missing = nil
-		if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
-			return err
-		}
-		if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
-			return err
-		}
-		var missing []struct {
-			Kind  connector.Kind `db:"kind"`
-			ID    int64          `db:"id"`
-			ERPID string         `db:"erp_id"`
-		}
-		err = tx.SelectContext(ctx, &missing, `WITH `+going+`
-			SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
-			UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
-			ORDER BY 1, 2`, step.Tenant, step.Run)
-		for _, m := range missing {
-			b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
-		}
-		if err != nil {
+		if b, err = brake(ctx, tx, step, limits); err != nil || b.Cause != "" {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
@@ -161,6 +242,28 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		return Brake{}, fmt.Errorf("brake: %w", err)
 	}
 	return b, nil
+}
+
+func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (b Brake, err error) {
+	if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
+		return b, err
+	}
+	if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
+		return b, err
+	}
+	var missing []struct {
+		Kind  connector.Kind `db:"kind"`
+		ID    int64          `db:"id"`
+		ERPID string         `db:"erp_id"`
+	}
+	err = tx.SelectContext(ctx, &missing, `WITH `+going+`
+		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
+		UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+		ORDER BY 1, 2`, step.Tenant, step.Run)
+	for _, m := range missing {
+		b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
+	}
+	return b, err
 }
 
 // isQuiet: the run listed nothing completely and signalled no going, so nothing can go.
@@ -184,24 +287,39 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		StatedEarlier  int64  `db:"stated_earlier"`
 		EmptyKind      string `db:"empty_kind"`
 		RightsChanged  bool   `db:"rights_changed"`
+		Again          int64  `db:"again"`
 	}
 	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
 			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
-			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.finished_at > now() - interval '24 hours'
+			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
+				AND o.purpose <> 'approval' -- a person decided on that
+		), back AS ( -- what was not active when the listing began, and is now
+			SELECT h.entity, h.entity_id FROM run r JOIN history h ON h.at >= r.listing_began_at AND h.tenant_id = $1 AND h.connection_id = r.connection_id
+			WHERE h.field = 'active' AND h.became = 'true'
+		), begun AS (
+			SELECT count(*) AS n FROM run r
+			JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND l.active AND l.origin = 'erp'
+				AND l.created_at < r.listing_began_at
+			JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
+			JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
+			WHERE l.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer_contact')
+				AND cu.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer')
+				AND co.id NOT IN (SELECT entity_id FROM back WHERE entity = 'contact')
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
 				count(*) FILTER (WHERE new) AS new
 			FROM affected
 		)
-		SELECT c.missing, c.stated, c.new, r.active_at_start AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
+		SELECT c.missing, c.stated, c.new, 
+			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
 				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
 					AND EXISTS (SELECT FROM unstated WHERE 'link' = ANY (by)) THEN 'links'
 				ELSE '' END AS empty_kind,
-			coalesce(n.rights <> r.end_rights, false) AS rights_changed
+			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again
 		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)
 	if err != nil {
 		return "", err
@@ -210,13 +328,20 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		total := n + earlier
 		return n > 0 && total > int64(limits.BrakeMin) && float64(total)*100 > percent*float64(g.Active)
 	}
-	switch {
-	case g.Missing+g.Stated == 0:
+	if g.Missing+g.Stated == 0 {
 		return "", nil
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
+	if err != nil {
+		return "", err
+	}
+	switch {
 	case g.EmptyKind != "":
 		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), nil
 	case g.RightsChanged:
 		return "what the login may read has changed since the last finished run", nil
+	case g.Again > 0:
+		return fmt.Sprintf("%d records that a rejected hold keeps are to go by new evidence", g.Again), nil
 	case beyond(g.Missing, g.MissingEarlier, limits.BrakePercent):
 		return fmt.Sprintf("%d of %d active customer contacts are missing, %d more went in the last 24 h; the brake allows %d or %g %%",
 			g.Missing, g.Active, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
@@ -234,6 +359,7 @@ var ErrNotLookedUp = errors.New("not everything missing has been looked up")
 type Went struct {
 	Deactivated int `db:"deactivated"`
 	Held        int `db:"held"`
+	LeftBare    int `db:"left_bare"` // customers that had a recipient and have none now
 }
 
 // Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
@@ -244,30 +370,41 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		quiet, err := isQuiet(ctx, tx, step)
-		if err != nil {
+		if err := settle(ctx, tx, step, limits, lookups); err != nil {
 			return err
-		}
-		if !quiet {
-			if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
-				return err
-			}
-		}
-		if err := fillRoles(ctx, tx, step); err != nil {
-			return fmt.Errorf("give roles: %w", err)
-		}
-		if err := finishIssues(ctx, tx, step); err != nil {
-			return fmt.Errorf("issues: %w", err)
 		}
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &went, `SELECT deactivated, held FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
+		return tx.GetContext(ctx, &went, `SELECT deactivated, held, left_bare FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
 	})
 	if err != nil {
 		return Went{}, fmt.Errorf("finish run: %w", err)
 	}
 	return went, nil
+}
+
+// settle decides over what goes and ends what only the whole of a run can end; run and connection are left to the caller.
+func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
+	quiet, err := isQuiet(ctx, tx, step)
+	if err != nil {
+		return err
+	}
+	if !quiet {
+		if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
+			return err
+		}
+	}
+	if err := fillRoles(ctx, tx, step); err != nil {
+		return fmt.Errorf("give roles: %w", err)
+	}
+	if err := finishIssues(ctx, tx, step); err != nil {
+		return fmt.Errorf("issues: %w", err)
+	}
+	if err := closeEmptied(ctx, tx, step); err != nil {
+		return fmt.Errorf("close hold: %w", err)
+	}
+	return nil
 }
 
 func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
@@ -278,58 +415,22 @@ func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Se
 	if cause != "" {
 		return hold(ctx, tx, step, cause)
 	}
-	if lookups {
-		var unasked bool
-		err := tx.GetContext(ctx, &unasked, `WITH `+going+` SELECT EXISTS (SELECT FROM going_customer WHERE missing AND NOT looked)
-			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own)`, step.Tenant, step.Run)
-		if err != nil {
-			return err
-		}
-		if unasked {
-			return ErrNotLookedUp
-		}
+	var found struct {
+		Unasked bool `db:"unasked"`
+		Any     bool `db:"any"`
 	}
-	_, err = tx.ExecContext(ctx, `WITH `+going+`, customer AS (
-			UPDATE customers c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_customer g
-			WHERE c.tenant_id = $1 AND c.id = g.id
-		), contact AS (
-			UPDATE contacts c SET active = false, inactive_reason = g.reason, updated_at = now() FROM going_contact g
-			WHERE c.tenant_id = $1 AND c.id = g.id
-		), link AS (
-			UPDATE customer_contacts l SET stated_by = s.stated_by, active = s.stated_by <> '{}',
-				inactive_reason = CASE WHEN s.stated_by = '{}' THEN 'detached' END, updated_at = now()
-			FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
-		), told AS (
-			INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
-			SELECT $1, r.connection_id, $2, g.entity, g.id, 'active', 'true', 'false', g.reason FROM run r, (
-				SELECT 'customer' AS entity, id, reason FROM going_customer UNION ALL SELECT 'contact', id, reason FROM going_contact
-				UNION ALL SELECT 'customer_contact', id, 'detached' FROM going_link) g
-		), orphan AS (
-			INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
-			SELECT $1, g.connection_id, $2, $2, 'customer', g.erp_id, 'centime contacts', 'customer_vanished', count(*)
-			FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.origin = 'centime' AND l.active
-			WHERE g.missing GROUP BY g.connection_id, g.erp_id
-			ON CONFLICT (tenant_id, connection_id, record_kind, record_id, field, reason) WHERE closed_at IS NULL DO NOTHING
-		)
-		UPDATE runs r SET deactivated = a.n, deactivated_missing = a.missing
-		FROM (SELECT count(*) AS n, count(*) FILTER (WHERE missing) AS missing FROM affected) a
-		WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
-	if err != nil {
-		return fmt.Errorf("deactivate: %w", err)
+	err = tx.GetContext(ctx, &found, `WITH `+going+` SELECT EXISTS (SELECT FROM going_customer WHERE missing AND NOT looked)
+			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own) AS unasked,
+		EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM restated) AS any`, step.Tenant, step.Run)
+	switch {
+	case err != nil:
+		return err
+	case found.Unasked && lookups:
+		return ErrNotLookedUp
+	case !found.Any:
+		return nil
 	}
-	// What an earlier run held and this one applied is held no longer.
-	_, err = tx.ExecContext(ctx, `
-		UPDATE hold_items i SET left_at = now(), left_by_run = $3 FROM holds h
-		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND h.state = 'open' AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
-			AND CASE i.kind
-				WHEN 'customer' THEN EXISTS (SELECT FROM customers c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active)
-				WHEN 'contact' THEN EXISTS (SELECT FROM contacts c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active)
-				ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = $1 AND c.id = i.entity_id AND NOT c.active) END`,
-		step.Tenant, step.Connection, step.Run)
-	if err != nil {
-		return fmt.Errorf("leave hold: %w", err)
-	}
-	return nil
+	return deactivate(ctx, tx, step, going)
 }
 
 // hold records what would go in the connection's open hold, and leaves it as it is.
@@ -341,19 +442,34 @@ func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
 		return fmt.Errorf("open hold: %w", err)
 	}
 	_, err = tx.ExecContext(ctx, `WITH `+going+`, item AS (
-			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run)
-			SELECT $1, h.id, g.kind, g.id, g.reason, $2
+			INSERT INTO hold_items AS i (tenant_id, hold_id, kind, entity_id, reason, evidence, stated_by, added_by_run)
+			SELECT $1, h.id, g.kind, g.id, g.reason, g.evidence, g.by, $2
 			FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state = 'open', (
-				SELECT 'customer' AS kind, id, reason FROM going_customer UNION ALL SELECT 'contact', id, reason FROM going_contact WHERE NOT own
-				UNION ALL SELECT 'link', id, 'detached' FROM going_link) g
-			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, left_at = NULL, left_by_run = NULL
-			WHERE hold_items.left_at IS NOT NULL OR hold_items.reason <> excluded.reason
+				SELECT 'customer' AS kind, id, reason, evidence, '{}'::text[] AS by FROM going_customer
+				UNION ALL SELECT 'contact', id, reason, evidence, '{}' FROM going_contact WHERE NOT own
+				UNION ALL SELECT 'link', id, 'detached', 'no longer stated by ' || array_to_string(by, ', '), by
+					FROM (SELECT id, ARRAY(SELECT unnest(by) ORDER BY 1) AS by FROM going_link) AS l) g
+			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence,
+				stated_by = excluded.stated_by, left_at = NULL, left_by_run = NULL,
+				added_by_run = CASE WHEN i.left_at IS NULL THEN i.added_by_run ELSE excluded.added_by_run END,
+				added_at = CASE WHEN i.left_at IS NULL THEN i.added_at ELSE now() END
+			WHERE i.left_at IS NOT NULL OR (i.reason, i.evidence) <> (excluded.reason, excluded.evidence)
 		)
 		UPDATE runs r SET held = (SELECT count(*) FROM affected) WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
 	if err != nil {
 		return fmt.Errorf("hold: %w", err)
 	}
 	return nil
+}
+
+// closeEmptied closes the connection's open hold once nothing is left in it.
+func closeEmptied(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	_, err := tx.ExecContext(ctx, `
+		UPDATE holds h SET state = 'emptied', decided_at = now()
+		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND h.state = 'open' AND h.opened_by_run <> $3
+			AND NOT EXISTS (SELECT FROM hold_items i WHERE i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL)`,
+		step.Tenant, step.Connection, step.Run)
+	return err
 }
 
 // finishIssues closes what a complete reading did not meet again, and says when a full run could not list completely.
@@ -364,10 +480,6 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 			UPDATE issues i SET closed_at = now(), closed_by_run = $2 FROM run r
 			WHERE r.mode = 'full' AND i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_id = ''
 				AND (i.record_kind = 'connection' AND r.listed <> '{}' OR i.record_kind <> 'connection' AND i.met_by_run <> $2)
-		), emptied AS (
-			UPDATE holds h SET state = 'emptied', decided_at = now() FROM run r
-			WHERE h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state = 'open' AND h.opened_by_run <> $2
-				AND NOT EXISTS (SELECT FROM hold_items i WHERE i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL)
 		)
 		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason)
 		SELECT $1, r.connection_id, $2, $2, 'connection', '', 'listing', 'listing_incomplete' FROM run r
@@ -377,29 +489,9 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	return err
 }
 
-func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
-	var n struct {
-		Schedule string    `db:"schedule"`
-		AutoSync bool      `db:"auto_sync"`
-		State    string    `db:"state"`
-		Began    time.Time `db:"listing_began_at"`
-		Now      time.Time `db:"now"`
-	}
-	err := tx.GetContext(ctx, &n, `
-		SELECT n.schedule, n.auto_sync, n.state, r.listing_began_at, now() AS now FROM connections n, runs r
-		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `
-		WITH ended AS (
-			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
-				error_kind = NULL, error = NULL, hint = NULL
-			WHERE tenant_id = $1 AND id = $2 RETURNING *,
-				-- No customer and no contact: links may be listed by every run, and counts leave out what was taken over from a failed run.
-				refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
-					WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}')) AS nothing
-		)
+// succeeded tells the connection of its run's success: the run as it is then, with nothing, is the common table expression ended; $4
+// is when the data will be stale, $5 when a connection that needed attention is due again.
+const succeeded = `
 		UPDATE connections n SET cursor = e.end_cursor,
 			-- Changed rights stay a change until a run that listed everything met them, and while a hold is open: else the
 			-- next full run would take what they hide for gone.
@@ -408,7 +500,8 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,
 			empty_since = CASE WHEN e.mode <> 'full' THEN n.empty_since
-				WHEN e.nothing AND e.active_at_start > 0 THEN coalesce(n.empty_since, e.started_at) END,
+				WHEN e.nothing AND EXISTS (SELECT FROM customer_contacts l
+					WHERE l.tenant_id = $1 AND l.connection_id = n.id AND l.active AND l.origin = 'erp') THEN coalesce(n.empty_since, e.started_at) END,
 			idle_since = CASE WHEN e.mode = 'full' THEN n.idle_since WHEN e.nothing THEN coalesce(n.idle_since, e.started_at) END,
 			idle_runs = CASE WHEN e.mode = 'full' THEN n.idle_runs WHEN e.nothing THEN n.idle_runs + 1 ELSE 0 END,
 			idle_finds = CASE WHEN e.mode = 'full' THEN n.idle_finds + (e.created + e.updated > 0 AND n.idle_since IS NOT NULL)::int
@@ -417,7 +510,31 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 			next_due_at = CASE WHEN n.state = 'needs_attention' AND n.next_due_at IS NOT NULL THEN $5 ELSE n.next_due_at END,
 			state_reason = CASE WHEN n.state = 'needs_attention' THEN '' ELSE n.state_reason END,
 			state = CASE WHEN n.state = 'needs_attention' THEN 'active' ELSE n.state END
-		FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
+		FROM ended e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`
+
+// readNothing: no customer and no contact. Links may be listed by every run, and counts leave out what was taken over from a failed run.
+const readNothing = `refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
+	WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}'))`
+
+func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
+	var n struct {
+		Schedule string    `db:"schedule"`
+		AutoSync bool      `db:"auto_sync"`
+		Began    time.Time `db:"listing_began_at"`
+		Now      time.Time `db:"now"`
+	}
+	err := tx.GetContext(ctx, &n, `
+		SELECT n.schedule, n.auto_sync, r.listing_began_at, now() AS now FROM connections n, runs r
+		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		WITH ended AS (
+			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3,
+				error_kind = NULL, error = NULL, hint = NULL
+			WHERE tenant_id = $1 AND id = $2 RETURNING *, `+readNothing+` AS nothing
+		)`+succeeded,
 		step.Tenant, step.Run, calls, staleAt(n.Schedule, n.AutoSync, n.Began, step.Connection), nextDue(n.Schedule, n.Now, step.Connection, "active"))
 	return err
 }

@@ -48,6 +48,7 @@ type FleetERP struct {
 	Issues     int64         `db:"issues"` // open ones
 
 	// Logins whose end is known, of active and paused connections; the others need a new one anyway. Ended ones count too.
+	LoginsNoticed  int64          `db:"logins_noticed"` // within their own notice: 60 days for a certificate, 14 for a token
 	LoginsIn14Days int64          `db:"logins_14_days"`
 	LoginsIn3Days  int64          `db:"logins_3_days"`
 	LoginLeft      *time.Duration `db:"login_left"` // of the one that ends first; nil: no end is known
@@ -110,7 +111,8 @@ const fleet = `
 		FROM (` + openIssues + `) i JOIN connections n ON n.tenant_id = i.tenant_id AND n.id = i.connection_id
 		WHERE n.state <> 'removed' GROUP BY n.erp
 	), logins AS (
-		SELECT n.erp, count(*) FILTER (WHERE c.ends_at < now() + interval '14 days') AS logins_14_days,
+		SELECT n.erp, count(*) FILTER (WHERE c.ends_at < now() + c.notice_days * interval '1 day') AS logins_noticed,
+			count(*) FILTER (WHERE c.ends_at < now() + interval '14 days') AS logins_14_days,
 			count(*) FILTER (WHERE c.ends_at < now() + interval '3 days') AS logins_3_days, min(c.ends_at) AS first_end
 		FROM credentials c JOIN connections n ON n.tenant_id = c.tenant_id AND n.id = c.connection_id
 		WHERE n.state IN ('active', 'paused') GROUP BY n.erp
@@ -129,7 +131,7 @@ const fleet = `
 		coalesce(queued, 0) AS queued, coalesce(running, 0) AS running, coalesce(waiting, 0) AS waiting,
 		coalesce(extract(epoch FROM now() - oldest_unclaimed) * 1e9, 0)::bigint AS oldest_unclaimed,
 		coalesce(holds, 0) AS holds, coalesce(held, 0) AS held, coalesce(extract(epoch FROM now() - oldest_hold) * 1e9, 0)::bigint AS oldest_hold,
-		coalesce(issues, 0) AS issues, coalesce(logins_14_days, 0) AS logins_14_days, coalesce(logins_3_days, 0) AS logins_3_days,
+		coalesce(issues, 0) AS issues, coalesce(logins_noticed, 0) AS logins_noticed, coalesce(logins_14_days, 0) AS logins_14_days, coalesce(logins_3_days, 0) AS logins_3_days,
 		(extract(epoch FROM first_end - now()) * 1e9)::bigint AS login_left, coalesce(metered_calls, 0) AS metered_calls,
 		coalesce(extract(epoch FROM now() - since) * 1e9, 0)::bigint AS paused_for
 	FROM counted FULL JOIN refused USING (erp) LEFT JOIN unfinished USING (erp) LEFT JOIN held USING (erp) LEFT JOIN holding USING (erp)

@@ -123,7 +123,8 @@ func TestFleet(t *testing.T) {
 		{
 			ERP: "one", Active: 4, Paused: 2, NeedsAttention: 1, StaleLate: 1, StaleManual: 2, StalePaused: 1, StaleNeedsAttention: 1,
 			LastFailed: 1, OldestSuccess: 9 * day, Queued: 3, Running: 2, Waiting: 2, OldestUnclaimed: 90 * time.Second,
-			Holds: 1, Held: 3, OldestHold: 2 * day, Issues: 72, ReadNothing: 1, IssuesGrowing: 1, LoginsIn14Days: 3, LoginsIn3Days: 2, LoginLeft: &left,
+			Holds: 1, Held: 3, OldestHold: 2 * day, Issues: 72, ReadNothing: 1, IssuesGrowing: 1, LoginsNoticed: 3, LoginsIn14Days: 3, LoginsIn3Days: 2,
+			LoginLeft:    &left,
 			MeteredCalls: 10 + 50 + 80,
 		},
 		{

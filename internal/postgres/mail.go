@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // MailChange is an address that starts or stops getting one kind of mail for one customer.
@@ -47,8 +49,28 @@ const shownChanges = 200
 // errRehearsed undoes a change that was only to be looked at.
 var errRehearsed = errors.New("only rehearsed")
 
+// Weigh says how a change of who gets mail is made; the zero value makes it.
+type Weigh struct {
+	Rehearse bool // only say what it would do
+	// Shown is what a rehearsal said to a person who agreed to that: if the change would do anything else by now, it is not
+	// made (ErrMeanwhile).
+	Shown *MailDifference
+}
+
+// ErrMeanwhile says that something changed between the rehearsal and the change.
+var ErrMeanwhile = errors.New("something was changed meanwhile, so this would do something else than was shown: look again; nothing was changed")
+
+// Same says whether two differences start and stop the same mail.
+func (d MailDifference) Same(as MailDifference) bool {
+	return slices.Equal(d.Counts, as.Counts) && slices.Equal(d.Bare, as.Bare) && slices.EqualFunc(d.Changes, as.Changes, func(a, b MailChange) bool {
+		a.ContactID, b.ContactID = 0, 0 // a contact that is rehearsed has no id yet
+		return a == b
+	})
+}
+
 // weighed makes a change in a transaction of its own and says what it does to who gets which mail. A rehearsal is undone
-// at the end: what it shows is what the change itself would do, by the same statements.
+// at the end: what it shows is what the change itself would do, by the same statements. It is for rows that syncs write all
+// the time: what one commits while the mail is compared may show in the difference.
 func (s *Store) weighed(ctx context.Context, as actor, tenant int64, rehearsal bool, change func(tx *sqlx.Tx) error) (MailDifference, error) {
 	var d MailDifference
 	err := s.in(ctx, as, tenant, func(tx *sqlx.Tx) (err error) {
@@ -64,26 +86,85 @@ func (s *Store) weighed(ctx context.Context, as actor, tenant int64, rehearsal b
 	return d, err
 }
 
+// decided is weighed for what a person looked at before, on one view of the database: of rows that people write and syncs
+// hardly ever, since it begins again when one was changed. at, if not nil, names the customers whose mail the change can
+// concern: comparing theirs alone is quick however large the tenant is.
+func (s *Store) decided(
+	ctx context.Context, as actor, tenant int64, how Weigh, at func(tx *sqlx.Tx) ([]int64, error), change func(tx *sqlx.Tx) error,
+) (MailDifference, error) {
+	var d MailDifference
+	err := s.still(ctx, as, tenant, func(tx *sqlx.Tx) (err error) {
+		var customers []int64
+		if at != nil {
+			if customers, err = at(tx); err != nil {
+				return err
+			}
+			customers = some(customers)
+		}
+		d, err = mailDifferenceAt(ctx, tx, tenant, customers, func() error { return change(tx) })
+		switch {
+		case err != nil:
+			return err
+		case how.Rehearse:
+			return errRehearsed
+		case how.Shown != nil && !how.Shown.Same(d):
+			return ErrMeanwhile
+		}
+		return nil
+	})
+	if errors.Is(err, errRehearsed) {
+		err = nil
+	}
+	return d, err
+}
+
+// mailSnapshot keeps the recipients of tenant $1, or some of them, as they are now.
+func mailSnapshot(when, some string) string {
+	return `CREATE TEMPORARY TABLE mail_` + when + ` ON COMMIT DROP AS
+		SELECT customer_id, communication_type, lower(email) AS address, email, contact_id FROM recipients WHERE tenant_id = $1 ` + some
+}
+
+// compared is the difference between the snapshots before and after.
+const compared = `WITH differs AS (
+		SELECT a.customer_id IS NOT NULL AS starts, coalesce(a.communication_type, b.communication_type) AS communication_type,
+			coalesce(a.customer_id, b.customer_id) AS customer_id, coalesce(a.contact_id, b.contact_id) AS contact_id,
+			coalesce(a.email, b.email) AS email
+		FROM mail_before b FULL JOIN mail_after a USING (customer_id, communication_type, address)
+		WHERE a.customer_id IS NULL OR b.customer_id IS NULL
+	) `
+
 // mailDifference makes a change within the transaction and compares the recipients of the tenant before and after it, by
 // customer, kind of mail and address without case.
 func mailDifference(ctx context.Context, tx *sqlx.Tx, tenant int64, change func() error) (MailDifference, error) {
+	return mailDifferenceAt(ctx, tx, tenant, nil, change)
+}
+
+// mailDifferenceAt is mailDifference at these customers only; nil: at all of the tenant's.
+func mailDifferenceAt(ctx context.Context, tx *sqlx.Tx, tenant int64, customers []int64, change func() error) (MailDifference, error) {
 	var d MailDifference
-	const snapshot = `CREATE TEMPORARY TABLE %s ON COMMIT DROP AS
-		SELECT customer_id, communication_type, lower(email) AS address, email, contact_id FROM recipients WHERE tenant_id = $1`
-	const compared = `WITH differs AS (
-			SELECT a.customer_id IS NOT NULL AS starts, coalesce(a.communication_type, b.communication_type) AS communication_type,
-				coalesce(a.customer_id, b.customer_id) AS customer_id, coalesce(a.contact_id, b.contact_id) AS contact_id,
-				coalesce(a.email, b.email) AS email
-			FROM mail_before b FULL JOIN mail_after a USING (customer_id, communication_type, address)
-			WHERE a.customer_id IS NULL OR b.customer_id IS NULL
-		) `
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf(snapshot, "mail_before"), tenant); err != nil {
+	const some = `AND ($2::bigint[] IS NULL OR customer_id = ANY ($2))`
+	loops := func(set string) error {
+		if customers != nil {
+			return nil
+		}
+		return nestedLoops(ctx, tx, set)
+	}
+	if err := loops("off"); err != nil {
+		return d, err
+	}
+	if _, err := tx.ExecContext(ctx, mailSnapshot("before", some), tenant, pq.Array(customers)); err != nil {
 		return d, fmt.Errorf("recipients before: %w", err)
+	}
+	if err := loops("on"); err != nil {
+		return d, err
 	}
 	if err := change(); err != nil {
 		return d, err
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf(snapshot, "mail_after"), tenant); err != nil {
+	if err := loops("off"); err != nil {
+		return d, err
+	}
+	if _, err := tx.ExecContext(ctx, mailSnapshot("after", some), tenant, pq.Array(customers)); err != nil {
 		return d, fmt.Errorf("recipients after: %w", err)
 	}
 	err := tx.SelectContext(ctx, &d.Counts, compared+`
@@ -108,4 +189,12 @@ func mailDifference(ctx context.Context, tx *sqlx.Tx, tenant int64, change func(
 		return d, fmt.Errorf("customers left without recipient: %w", err)
 	}
 	return d, nil
+}
+
+// nestedLoops are turned off where all of a connection, or of a tenant, is joined: of rows that the transaction itself wrote, or
+// that were loaded a moment ago, the planner has no statistics, takes them for a few, and would compare each with each. What is
+// off is priced so high that such a query would be compiled too, for seconds.
+func nestedLoops(ctx context.Context, tx *sqlx.Tx, set string) error {
+	_, err := tx.ExecContext(ctx, `SELECT set_config('enable_nestloop', $1, true), set_config('jit', 'off', true)`, set)
+	return err
 }

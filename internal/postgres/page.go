@@ -18,7 +18,8 @@ import (
 	"github.com/centime/contactsync/internal/reconcile"
 )
 
-// Step is a worker's hold on a run. Each of its writes checks the fencing number and the lease.
+// Step is a worker's hold on a run. Each of its writes checks the fencing number and the lease, and whose run it is: after
+// Postgres was restored from a backup, ids and fencing numbers of runs come again.
 type Step struct {
 	Tenant, Run, Connection int64
 	Fencing                 int64
@@ -38,14 +39,11 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, page); err != nil {
+		if err := w.savePage(ctx, page, calls); err != nil {
 			return err
 		}
 		counts = w.plan.Counts
-		return w.advance(ctx, page, calls)
+		return nil
 	})
 	if err != nil {
 		return counts, fmt.Errorf("save page: %w", err)
@@ -63,26 +61,7 @@ type Lookup struct {
 func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found connector.Page, calls int) error {
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
-			return err
-		}
-		if err := w.save(ctx, found); err != nil {
-			return err
-		}
-		seen := map[connector.Key]bool{}
-		for _, k := range w.plan.Read {
-			seen[k] = true
-		}
-		for _, a := range asked {
-			switch {
-			case seen[a.Key]:
-			case a.Key.Kind == connector.Customers:
-				w.missingCustomers = append(w.missingCustomers, a.ID)
-			case a.Key.Kind == connector.Contacts:
-				w.missingContacts = append(w.missingContacts, a.ID)
-			}
-		}
-		return w.advance(ctx, connector.Page{}, calls)
+		return w.saveLookup(ctx, asked, found, calls)
 	})
 	if err != nil {
 		return fmt.Errorf("save look-up: %w", err)
@@ -97,7 +76,10 @@ type pageWriter struct {
 
 	page      int  // of this page
 	hasIssues bool // the connection has open ones
-	hasHold   bool
+	hasHold   bool // it holds, or a rejection remembers, something
+	hasErased bool // the tenant had people erased
+
+	incoming connector.Page
 
 	held reconcile.Held
 	plan reconcile.Plan
@@ -106,6 +88,42 @@ type pageWriter struct {
 	linkIDs                 map[reconcile.Pair]int64
 
 	missingCustomers, missingContacts []int64
+
+	// later takes, in a rehearsal, the ERP roles met first, whose roles are given at its end: that locks the tenant. Nil: at once.
+	later *[]connector.ERPRole
+}
+
+func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, page); err != nil {
+		return err
+	}
+	return w.advance(ctx, page, calls)
+}
+
+func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if err := w.save(ctx, found); err != nil {
+		return err
+	}
+	seen := map[connector.Key]bool{}
+	for _, k := range w.plan.Read {
+		seen[k] = true
+	}
+	for _, a := range asked {
+		switch {
+		case seen[a.Key]:
+		case a.Key.Kind == connector.Customers:
+			w.missingCustomers = append(w.missingCustomers, a.ID)
+		case a.Key.Kind == connector.Contacts:
+			w.missingContacts = append(w.missingContacts, a.ID)
+		}
+	}
+	return w.advance(ctx, connector.Page{}, calls)
 }
 
 // lock takes the run's row and checks that the step still holds it. From then on Postgres ends the transaction when nothing
@@ -115,22 +133,25 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		Pages     int    `db:"pages"`
 		HasIssues bool   `db:"has_issues"`
 		HasHold   bool   `db:"has_hold"`
+		HasErased bool   `db:"has_erased"`
 		Settings  string `db:"settings"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
 		SELECT r.pages,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
-			EXISTS (SELECT FROM holds h WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id AND h.state = 'open')
-				AS has_hold,
+			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
+				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
+			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
 			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true) AS settings
 		FROM runs r
-		WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
-		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10))
+		WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
+			AND r.lease_until > clock_timestamp()
+		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10), w.step.Connection)
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}
-	w.page, w.hasIssues, w.hasHold = run.Pages+1, run.HasIssues, run.HasHold
+	w.page, w.hasIssues, w.hasHold, w.hasErased = run.Pages+1, run.HasIssues, run.HasHold, run.HasErased
 	return err
 }
 
@@ -139,7 +160,12 @@ func (w *pageWriter) save(ctx context.Context, page connector.Page) error {
 	if err := w.read(ctx, page); err != nil {
 		return fmt.Errorf("read what is held: %w", err)
 	}
-	w.plan = reconcile.Page(w.held, page)
+	w.incoming, w.plan = page, reconcile.Page(w.held, page)
+	return w.write(ctx)
+}
+
+// write writes what the plan changes.
+func (w *pageWriter) write(ctx context.Context) error {
 	for _, part := range []struct {
 		name  string
 		write func(context.Context) error
@@ -195,6 +221,11 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	if len(customers)+len(contacts) == 0 {
 		return nil
 	}
+	if w.hasErased {
+		if err := w.readErased(ctx, sortedKeys(customers), sortedKeys(contacts)); err != nil {
+			return err
+		}
+	}
 	if err := w.readCustomers(ctx, sortedKeys(customers)); err != nil {
 		return err
 	}
@@ -239,6 +270,24 @@ func idsOf(ids map[string]int64, erpIDs []string) []int64 {
 		}
 	}
 	return out
+}
+
+// readErased finds which of the page's records are of people who were erased.
+func (w *pageWriter) readErased(ctx context.Context, customers, contacts []string) error {
+	var erased []struct {
+		Kind connector.Kind `db:"kind"`
+		ID   string         `db:"id"`
+	}
+	err := w.tx.SelectContext(ctx, &erased, `
+		SELECT k.kind, k.id FROM connections n CROSS JOIN (
+			SELECT 'customer' AS kind, id FROM unnest($3::text[]) AS id UNION ALL SELECT 'contact', id FROM unnest($4::text[]) AS id) k
+		JOIN erased e ON e.tenant_id = $1 AND e.record = erased_record(n.erp, n.account, k.kind, k.id)
+		WHERE n.tenant_id = $1 AND n.id = $2`, w.step.Tenant, w.step.Connection, pq.Array(customers), pq.Array(contacts))
+	w.held.Erased = map[connector.Key]bool{}
+	for _, e := range erased {
+		w.held.Erased[connector.Key(e)] = true
+	}
+	return err
 }
 
 func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
@@ -763,54 +812,49 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	return err
 }
 
-// leaveHold takes out of the open hold what the page read active.
+// leaveHold takes out of the connection's holds what the page read active: of an open one, of an approved one that is not carried
+// out yet, and of what a rejection remembers.
 func (w *pageWriter) leaveHold(ctx context.Context) error {
 	if !w.hasHold {
 		return nil
 	}
-	going := map[int64]bool{}
-	for _, id := range w.plan.Going.Customers {
-		going[id] = true
-	}
-	var customers []int64
-	for _, id := range idsOf(w.customerIDs, w.plan.Named.Customers) {
-		if !going[id] {
+	var customers, contacts, links []int64
+	for _, c := range w.incoming.Customers {
+		if id, ok := w.customerIDs[c.ID]; ok && c.Active {
 			customers = append(customers, id)
 		}
 	}
-	clear(going)
-	for _, id := range w.plan.Going.Contacts {
-		going[id] = true
-	}
-	var contacts []int64
-	for _, id := range idsOf(w.contactIDs, w.plan.Named.Contacts) {
-		if !going[id] {
+	for _, c := range w.incoming.Contacts {
+		if id, ok := w.contactIDs[c.ID]; ok && c.Active {
 			contacts = append(contacts, id)
 		}
+	}
+	for _, pair := range w.plan.Stated {
+		links = append(links, w.linkIDs[pair])
 	}
 	_, err := w.tx.ExecContext(ctx, `
 		UPDATE hold_items i SET left_at = now(), left_by_run = $3
 		FROM holds h
-		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND h.state = 'open' AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
+		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 			AND (i.kind = 'customer' AND i.entity_id = ANY ($4) OR i.kind = 'contact' AND i.entity_id = ANY ($5)
 				OR i.kind = 'link' AND i.entity_id = ANY ($6))`,
-		w.step.Tenant, w.step.Connection, w.step.Run, pq.Array(customers), pq.Array(contacts), pq.Array(w.statedLinks()))
+		w.step.Tenant, w.step.Connection, w.step.Run, pq.Array(customers), pq.Array(contacts), pq.Array(links))
 	return err
 }
 
-// statedLinks are the links that the page states, by any record.
-func (w *pageWriter) statedLinks() []int64 {
-	unstated := map[int64]bool{}
-	for _, u := range w.plan.Going.Unstated {
-		unstated[u.Link] = true
-	}
-	var ids []int64
-	for pair, id := range w.linkIDs {
-		if _, held := w.held.Links[pair]; held && !unstated[id] {
-			ids = append(ids, id)
+// inactiveAt are the ERP's times of the records that the page states inactive, as text; empty where it does not say.
+func inactiveAt[R any](ids []int64, known map[string]int64, records []R, of func(R) (erpID string, at time.Time)) []string {
+	at := make(map[int64]string, len(records))
+	for _, r := range records {
+		if erpID, t := of(r); !t.IsZero() {
+			at[known[erpID]] = t.UTC().Format(time.RFC3339Nano)
 		}
 	}
-	return ids
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, at[id])
+	}
+	return out
 }
 
 // advance records what the page named and signalled, and moves the run's counts and checkpoint.
@@ -831,6 +875,10 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	for _, u := range w.plan.Going.Unstated {
 		unstated, unstatedBy = append(unstated, u.Link), append(unstatedBy, u.By)
 	}
+	customersAt := inactiveAt(w.plan.Going.Customers, w.customerIDs, w.incoming.Customers,
+		func(c connector.Customer) (string, time.Time) { return c.ID, c.ModifiedAt })
+	contactsAt := inactiveAt(w.plan.Going.Contacts, w.contactIDs, w.incoming.Contacts,
+		func(c connector.Contact) (string, time.Time) { return c.ID, c.ModifiedAt })
 	all := slices.Concat(customers, contacts, links)
 	var low, high *int64
 	if len(all) > 0 {
@@ -840,11 +888,11 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	_, err := w.tx.ExecContext(ctx, `
 		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, low_id, high_id, inactive_customer_ids,
 			inactive_contact_ids, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
-			missing_contact_ids)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+			missing_contact_ids, inactive_customer_at, inactive_contact_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 		w.step.Tenant, w.step.Run, w.page, some(customers), some(contacts), some(links), low, high, some(w.plan.Going.Customers),
 		some(w.plan.Going.Contacts), some(unstated), some(unstatedBy), some(deletedCustomers), some(deletedContacts),
-		some(w.missingCustomers), some(w.missingContacts))
+		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt)
 	if err != nil {
 		return fmt.Errorf("note page: %w", err)
 	}

@@ -30,7 +30,11 @@ type Pause struct {
 //
 // An ERP refuses the installation when the connections tried last all ended as misconfigured, or when most of the accounts that were
 // tried in the last hour were denied, or throttled until their runs failed. Connections that became needs_attention by such
-// a denial are active again. A pause ends when a run that started after it succeeds, whoever asked for that run.
+// a denial are active again. A refused login that is not to be tried again is a company's own, and counts for none of it.
+//
+// A pause ends when a run that started after it succeeds, whoever asked for that run. That shows that the installation is
+// accepted: a connection that has not worked since the pause began, and is denied after its end, is denied for its own sake,
+// and does not count for another pause.
 func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened, ended []Pause, err error) {
 	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		opened, ended = nil, nil
@@ -56,22 +60,27 @@ func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened
 	return opened, ended, nil
 }
 
+// loginRefused: connection n has a login that is not tried by itself.
+const loginRefused = `EXISTS (SELECT FROM credentials c WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.refused_at IS NOT NULL)`
+
 func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 	err = tx.SelectContext(ctx, &opened, `
 		WITH tried AS (
-			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place
+			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place,
+				coalesce(n.last_success_at, '-infinity') < coalesce((SELECT max(p.since) FROM erp_pauses p WHERE p.erp = n.erp), '-infinity')
+					AS out_since_a_pause
 			FROM connections n CROSS JOIN LATERAL (
 				SELECT status, error_kind, error, finished_at FROM runs r
 				WHERE r.connection_id = n.id AND NOT r.preview AND r.status IN ('succeeded', 'failed') ORDER BY r.id DESC LIMIT 1
 			) r
-			WHERE n.state IN ('active', 'needs_attention') AND r.finished_at > now() - interval '1 day'
+			WHERE n.state IN ('active', 'needs_attention') AND r.finished_at > now() - interval '1 day' AND NOT `+loginRefused+`
 		), misconfigured AS (
 			SELECT erp, 'misconfigured: ' || regexp_replace(min(error), ' \(trace [^)]*\)', '') AS cause FROM tried WHERE place <= $1
 			GROUP BY erp HAVING bool_and(coalesce(error_kind, '') = 'misconfigured')
 		), refused AS (
 			SELECT erp, format('%s of %s accounts tried in the last hour were refused or throttled', count(*) FILTER (WHERE refused), count(*)) AS cause
 			FROM (SELECT erp, status = 'failed' AND error_kind IN ('denied', 'throttled') AS refused FROM tried
-				WHERE finished_at > now() - interval '1 hour') AS lately
+				WHERE finished_at > now() - interval '1 hour' AND NOT (out_since_a_pause AND coalesce(error_kind, '') = 'denied')) AS lately
 			GROUP BY erp HAVING count(*) FILTER (WHERE refused) >= $2 AND count(*) FILTER (WHERE refused) * 2 > count(*)
 		)
 		INSERT INTO erp_pauses (erp, cause, next_trial_at)
@@ -84,7 +93,7 @@ func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 	_, err = tx.ExecContext(ctx, `
 		UPDATE connections n SET state = 'active', state_reason = '', next_due_at = CASE WHEN n.next_due_at IS NOT NULL THEN now() END
 		FROM erp_pauses p
-		WHERE p.erp = n.erp AND p.ended_at IS NULL AND n.state = 'needs_attention' AND 'denied' = (
+		WHERE p.erp = n.erp AND p.ended_at IS NULL AND n.state = 'needs_attention' AND NOT `+loginRefused+` AND 'denied' = (
 			SELECT r.error_kind FROM runs r WHERE r.connection_id = n.id AND r.status = 'failed' AND r.finished_at > now() - interval '1 hour'
 			ORDER BY r.id DESC LIMIT 1)`)
 	return opened, err

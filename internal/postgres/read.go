@@ -50,8 +50,25 @@ var (
 		LEFT JOIN customer_contacts cc ON i.kind = 'link' AND cc.tenant_id = i.tenant_id AND cc.id = i.entity_id
 		LEFT JOIN contacts lc ON lc.tenant_id = cc.tenant_id AND lc.id = cc.contact_id
 		WHERE h.state = 'open'`, "hold_id, kind, name"}
+	// Holds are all there were; records are those that wait, or that a rejection remembers.
+	Holds = Listing{`
+		SELECT h.tenant_id, h.id AS hold_id, h.connection_id, n.name AS connection, h.state, i.records, h.opened_at, h.opened_by_run AS opened_by_run_id,
+			h.cause, h.decided_by, h.decided_at, h.decision_reason, r.id AS approval_run_id, r.status AS approval_status
+		FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
+		CROSS JOIN LATERAL (SELECT count(*) AS records FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id
+			AND i.left_at IS NULL AND i.applied_by_run IS NULL) i
+		LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true`,
+		"state <> 'open', hold_id DESC"}
+	// LeftBare are the customers that a run left without a recipient, those that are active first; why is as it is now.
+	LeftBare = Listing{`
+		SELECT b.tenant_id, b.run_id, b.customer_id, c.erp_id AS customer_erp_id, c.name AS customer_name, b.communication_type, c.active,
+			coalesce(w.why, 'has a recipient again') AS why
+		FROM left_bare b JOIN customers c ON c.tenant_id = b.tenant_id AND c.id = b.customer_id
+		LEFT JOIN customers_without_recipient w ON w.tenant_id = b.tenant_id AND w.customer_id = b.customer_id
+			AND w.communication_type = b.communication_type`, "run_id, active DESC, customer_name, customer_id, communication_type"}
 	Points = Listing{`
-		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day, last_day FROM contact_points`,
+		SELECT tenant_id, contact_id, kind, field, place, value, normalised, main, is_primary, usable, first_day::text, last_day::text
+		FROM contact_points`,
 		"contact_id, kind, field, place"}
 	Requests = Listing{`SELECT tenant_id, run_id, requested_at, mode, trigger, requested_by, reason FROM run_requests`, "run_id, requested_at"}
 )
@@ -83,32 +100,9 @@ func (s *Store) List(ctx context.Context, l Listing, limit, offset int, filters 
 		query += fmt.Sprintf(" LIMIT %d OFFSET %d", limit, offset)
 	}
 	var out Rows
-	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
-		out = Rows{}
-		rows, err := tx.QueryxContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		if out.Columns, err = rows.Columns(); err != nil {
-			return err
-		}
-		for rows.Next() {
-			values, err := rows.SliceScan()
-			if err != nil {
-				return err
-			}
-			for i, v := range values {
-				switch v := v.(type) {
-				case []byte:
-					values[i] = string(v)
-				case time.Time:
-					values[i] = v.UTC()
-				}
-			}
-			out.Values = append(out.Values, values)
-		}
-		return rows.Err()
+	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) (err error) {
+		out, err = readRows(ctx, tx, query, args...)
+		return err
 	})
 	if err != nil {
 		return Rows{}, fmt.Errorf("list: %w", err)
@@ -116,13 +110,45 @@ func (s *Store) List(ctx context.Context, l Listing, limit, offset int, filters 
 	return out, nil
 }
 
+func readRows(ctx context.Context, tx *sqlx.Tx, query string, args ...any) (Rows, error) {
+	rows, err := tx.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return Rows{}, err
+	}
+	defer rows.Close()
+	var out Rows
+	if out.Columns, err = rows.Columns(); err != nil {
+		return Rows{}, err
+	}
+	for rows.Next() {
+		values, err := rows.SliceScan()
+		if err != nil {
+			return Rows{}, err
+		}
+		for i, v := range values {
+			switch v := v.(type) {
+			case []byte:
+				values[i] = string(v)
+			case time.Time:
+				values[i] = v.UTC()
+			}
+		}
+		out.Values = append(out.Values, values)
+	}
+	return out, rows.Err()
+}
+
 // RunState is a run as it goes on, for whoever waits for it.
 type RunState struct {
 	ID         int64      `db:"id"`
+	Tenant     int64      `db:"tenant_id"`
 	Connection int64      `db:"connection_id"`
 	Name       string     `db:"name"`
 	ERP        string     `db:"erp"`
 	Mode       Mode       `db:"mode"`
+	Purpose    Purpose    `db:"purpose"`
+	Preview    bool       `db:"preview"`
+	Pages      int64      `db:"pages"`
 	Status     string     `db:"status"`
 	Read       int64      `db:"read"`
 	Created    int64      `db:"created"`
@@ -133,6 +159,7 @@ type RunState struct {
 	WithIssue  int64      `db:"with_issue"`
 	Gone       int64      `db:"deactivated"`
 	Held       int64      `db:"held"`
+	LeftBare   int64      `db:"left_bare"`
 	Calls      int64      `db:"erp_calls"`
 	Claims     int64      `db:"fencing"`
 	ErrorKind  *string    `db:"error_kind"`
@@ -161,8 +188,9 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 	var r RunState
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		return notFound(tx.GetContext(ctx, &r, `
-			SELECT r.id, r.connection_id, n.name, n.erp, r.mode, r.status, r.read, r.created, r.updated, r.unchanged, r.ignored, r.refused, r.with_issue,
-				r.deactivated, r.held, r.erp_calls, r.fencing, r.error_kind, r.error, r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
+			SELECT r.id, r.tenant_id, r.connection_id, n.name, n.erp, r.mode, r.purpose, r.preview, r.pages, r.status, r.read, r.created, r.updated,
+				r.unchanged, r.ignored, r.refused, r.with_issue, r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error,
+				r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
 				now() AS now, n.state
 			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
 	})
@@ -170,47 +198,4 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 		return RunState{}, fmt.Errorf("read run %d: %w", id, err)
 	}
 	return r, nil
-}
-
-// SetRole changes which mail a role gets; it holds at once. Nil leaves a type as it is.
-func (s *Store) SetRole(ctx context.Context, tenant int64, role string, invoice, communication *bool, by By) error {
-	err := s.in(ctx, asApp, tenant, func(tx *sqlx.Tx) error {
-		var was struct {
-			ID            int64 `db:"id"`
-			Invoice       bool  `db:"invoice_presentment"`
-			Communication bool  `db:"communication_contact"`
-		}
-		err := tx.GetContext(ctx, &was, `SELECT id, invoice_presentment, communication_contact FROM roles
-			WHERE tenant_id = $1 AND (id::text = $2 OR lower(name) = lower($2)) ORDER BY id::text = $2 DESC LIMIT 1 FOR UPDATE`, tenant, role)
-		if err != nil {
-			return notFound(err, fmt.Sprintf("role %q", role))
-		}
-		now := was
-		if invoice != nil {
-			now.Invoice = *invoice
-		}
-		if communication != nil {
-			now.Communication = *communication
-		}
-		var changes []change
-		if now.Invoice != was.Invoice {
-			changes = append(changes, change{"invoice_presentment", fmt.Sprint(was.Invoice), fmt.Sprint(now.Invoice)})
-		}
-		if now.Communication != was.Communication {
-			changes = append(changes, change{"communication_contact", fmt.Sprint(was.Communication), fmt.Sprint(now.Communication)})
-		}
-		if len(changes) == 0 {
-			return nil
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE roles SET invoice_presentment = $3, communication_contact = $4 WHERE tenant_id = $1 AND id = $2`,
-			tenant, was.ID, now.Invoice, now.Communication)
-		if err != nil {
-			return err
-		}
-		return tell(ctx, tx, tenant, nil, "role", was.ID, changes, by)
-	})
-	if err != nil {
-		return fmt.Errorf("set role: %w", err)
-	}
-	return nil
 }

@@ -40,13 +40,29 @@ func removeRuns(which string) string {
 					ORDER BY l.id DESC LIMIT 1)
 				AND r.id NOT IN (SELECT opened_by_run FROM issues WHERE closed_at IS NULL AND opened_by_run IS NOT NULL
 					UNION SELECT opened_by_run FROM holds WHERE state = 'open')
+				AND NOT (r.preview AND (EXISTS (SELECT FROM preview_changes c WHERE c.tenant_id = r.tenant_id AND c.run_id = r.id)
+					OR EXISTS (SELECT FROM preview_mail m WHERE m.tenant_id = r.tenant_id AND m.run_id = r.id)))
 			ORDER BY r.finished_at LIMIT $2 FOR UPDATE OF r SKIP LOCKED
 		), requests AS (
 			DELETE FROM run_requests q USING picked p WHERE q.tenant_id = p.tenant_id AND q.run_id = p.id
+		), bare AS (
+			DELETE FROM left_bare b USING picked p WHERE b.tenant_id = p.tenant_id AND b.run_id = p.id
 		), pages AS (
 			DELETE FROM run_pages g USING picked p WHERE g.tenant_id = p.tenant_id AND g.run_id = p.id
+		), previews AS (
+			DELETE FROM previews v USING picked p WHERE v.tenant_id = p.tenant_id AND v.run_id = p.id
 		)
 		DELETE FROM runs r USING picked p WHERE r.tenant_id = p.tenant_id AND r.id = p.id`
+}
+
+// oldReport removes rows of the reports of previews that ended before $1.
+func oldReport(table string) string {
+	return `
+		WITH picked AS (
+			SELECT g.tenant_id, g.run_id, g.place FROM runs r JOIN ` + table + ` g ON g.tenant_id = r.tenant_id AND g.run_id = r.id
+			WHERE r.preview AND r.finished_at < now() - $1 * interval '1 microsecond' LIMIT $2 FOR UPDATE OF g SKIP LOCKED
+		)
+		DELETE FROM ` + table + ` g USING picked p WHERE g.tenant_id = p.tenant_id AND g.run_id = p.run_id AND g.place = p.place`
 }
 
 // removals are the kinds of what is removed. Each query takes the age in microseconds and how many rows at most, and passes
@@ -66,6 +82,10 @@ var removals = []struct {
 			LIMIT $2 FOR UPDATE OF g SKIP LOCKED
 		)
 		DELETE FROM run_pages g USING picked p WHERE g.tenant_id = p.tenant_id AND g.run_id = p.run_id AND g.page = p.page`},
+	// A preview changed nothing, whatever it counted. Its report goes before it, since it may be large.
+	{"previews", func(k Keep) time.Duration { return k.Quiet }, oldReport("preview_changes")},
+	{"previews", func(k Keep) time.Duration { return k.Quiet }, oldReport("preview_mail")},
+	{"runs", func(k Keep) time.Duration { return k.Quiet }, removeRuns("r.preview")},
 	{"runs", func(k Keep) time.Duration { return k.Quiet }, removeRuns(quiet)},
 	{"runs", func(k Keep) time.Duration { return k.Runs }, removeRuns("true")},
 	{"history", func(k Keep) time.Duration { return k.Runs }, `

@@ -61,6 +61,10 @@ func TestOldRunsAreRemoved(t *testing.T) {
 		"Cancelled":    {age: 399 * day, set: "status = 'cancelled'", stays: true},
 		"ChangedAfter": {age: 400*day + time.Minute, set: "created = 1, updated = 1, deactivated = 1, held = 1"},
 		"FailedAfter":  {age: 400*day + time.Minute, set: "status = 'failed'"},
+		"PreviewBefore": {
+			age: 30*day - time.Minute, set: "preview = true, created = 2, held = 1", stays: true, also: reported,
+		},
+		"PreviewAfter": {age: 30*day + time.Minute, set: "preview = true, created = 2, held = 1", also: reported},
 		"Last":         {age: 1000 * day, alone: true, stays: true},
 		"LastButAPreview": {
 			age: 1000 * day, alone: true, stays: true, also: afterIt("preview, status, finished_at", "true, 'succeeded', now()"),
@@ -76,6 +80,11 @@ func TestOldRunsAreRemoved(t *testing.T) {
 		},
 		"DecidedHold": {
 			age: 1000 * day, also: `INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run, state) VALUES (1, 1, 'x', 1, 'approved')`,
+		},
+		"LeftBare": {
+			age: 1000 * day, set: "deactivated = 1, left_bare = 1",
+			also: `INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 1, '1', 'x', 'customer', true);
+				INSERT INTO left_bare VALUES (1, 1, 1, 'communication_contact')`,
 		},
 		"OpenIssue": {
 			age: 1000 * day, stays: true,
@@ -121,6 +130,11 @@ func TestOldRunsAreRemoved(t *testing.T) {
 		})
 	}
 }
+
+// reported is the report of a preview.
+const reported = `INSERT INTO previews (tenant_id, run_id, compared_at) VALUES (1, 1, now());
+	INSERT INTO preview_changes (tenant_id, run_id, place, entity, what) SELECT 1, 1, n, 'customer', 'created' FROM generate_series(1, 250) AS n;
+	INSERT INTO preview_mail SELECT 1, 1, n, true, 'invoice_presentment', '1', 'Customer', 'Person', 'a@t.example', false FROM generate_series(1, 250) AS n;`
 
 // afterIt is a later run of the case's connection.
 func afterIt(columns, values string) string {

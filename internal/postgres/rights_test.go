@@ -29,6 +29,10 @@ func furnish(t *testing.T, dsn string) {
 			INSERT INTO call_counts (tenant_id, connection_id, month, calls) VALUES (T, T, '2026-11-01', 1);
 			INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason) VALUES (T, T, 'full', 'manual', 'x', '');
 			INSERT INTO run_pages (tenant_id, run_id, page) VALUES (T, T, 1);
+			INSERT INTO preview_pages (tenant_id, run_id, page, body) VALUES (T, T, 1, '');
+			INSERT INTO previews (tenant_id, run_id, compared_at) VALUES (T, T, now());
+			INSERT INTO preview_changes (tenant_id, run_id, place, entity, what) VALUES (T, T, 1, 'customer', 'created');
+			INSERT INTO preview_mail VALUES (T, T, 1, true, 'invoice_presentment', '1', 'Customer', 'From ERP', 'a@t.example', false);
 			INSERT INTO customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (T, T, '1', 'Customer', 'customer', true);
 			INSERT INTO roles (tenant_id, name, communication_contact) VALUES (T, 'Loud', true);
 			INSERT INTO role_mappings VALUES (T, T, 'company', 'Company Contact', T);
@@ -44,6 +48,10 @@ func furnish(t *testing.T, dsn string) {
 			INSERT INTO issues (tenant_id, connection_id, record_kind, record_id, field, reason) VALUES (T, T, 'customer', '1', 'name', 'x');
 			INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run) VALUES (T, T, 'x', T);
 			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) VALUES (T, T, 'customer', T, 'erp_absent', T);
+			INSERT INTO left_bare VALUES (T, T, T, 'communication_contact');
+			INSERT INTO erased (tenant_id, record) VALUES (T, 'x');
+			INSERT INTO holds (tenant_id, id, connection_id, cause, opened_by_run, state) OVERRIDING SYSTEM VALUE VALUES (T, 100 + T, T, 'x', T, 'rejected');
+			INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) VALUES (T, 100 + T, 'customer', T, 'erp_absent', T);
 			INSERT INTO history (tenant_id, entity, entity_id, field, run_id) VALUES (T, 'customer', T, 'name', T)`,
 			fmt.Sprint(tenant)), ";") {
 			if _, err := db.ExecContext(t.Context(), "SET search_path = contactsync, public;"+statement); err != nil {
@@ -215,6 +223,61 @@ func TestSyncCannotTouchWhatIsNotTheERPs(t *testing.T) {
 				t.Errorf("the sync changed what is not its own:\nbefore %s\nafter  %s", before, after)
 			}
 		})
+	}
+}
+
+// TestOnlyOpsErases guards the narrow way to erase what is the ERP's: nobody takes the role that may, ops call its functions, those see
+// one tenant and refuse a connection that was not removed; and a sync learns from the app's view ids of its own tenant only.
+func TestOnlyOpsErases(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	furnish(t, dsn)
+	db := open(t, dsn)
+	try := func(role string, tenant int, statement string) error {
+		var err error
+		as(t, db, role, tenant, func(tx *sql.Tx) { _, err = tx.ExecContext(t.Context(), statement) })
+		return err
+	}
+	const purge, erase = `SELECT * FROM purge(1, 10, 'x', '')`, `SELECT erase_contact((SELECT min(id) FROM contacts), 'x', '')`
+	for _, role := range []string{"contactsync_sync", "contactsync_app"} {
+		for _, statement := range []string{purge, erase} {
+			if err := try(role, 1, statement); err == nil || !strings.Contains(err.Error(), "permission denied") {
+				t.Errorf("%s: %s: %v", role, statement, err)
+			}
+		}
+	}
+	if err := try("contactsync_ops", 1, purge); err == nil || !strings.Contains(err.Error(), "only what was removed") {
+		t.Errorf("an active connection: %v", err)
+	}
+	if err := try("contactsync_ops", 1, `UPDATE connections SET state = 'removed';`+purge); err != nil {
+		t.Errorf("a removed connection: %v", err)
+	}
+	for _, tenant := range []int{0, 2} {
+		if err := try("contactsync_ops", tenant, `UPDATE connections SET state = 'removed';`+purge); err == nil {
+			t.Errorf("with tenant %d the connection of tenant 1 is purged", tenant)
+		}
+		if err := try("contactsync_ops", tenant, erase); err == nil {
+			t.Errorf("with tenant %d a contact of tenant 1 is erased", tenant)
+		}
+	}
+	for _, statement := range []string{`DELETE FROM customers`, `DELETE FROM hold_items`, `DELETE FROM erased`, `INSERT INTO erased VALUES (1, 'y')`} {
+		if err := try("contactsync_ops", 1, statement); err == nil {
+			t.Errorf("ops may %s", statement)
+		}
+	}
+	as(t, db, "contactsync_sync", 1, func(tx *sql.Tx) {
+		if got := strs(t, tx, `SELECT concat_ws(' ', customer_id, communication_type) FROM covered('{1,2}')`); strings.Join(got, ";") != "1 communication_contact" {
+			t.Errorf("a sync of tenant 1 sees %q", got)
+		}
+	})
+	if owner := strs(t, db, `SELECT string_agg(DISTINCT r.rolname || ' ' || r.rolcanlogin, ';') FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner
+		WHERE p.pronamespace = 'contactsync'::regnamespace AND p.prosecdef`)[0]; owner != "contactsync_app false;contactsync_erase false" {
+		t.Errorf("functions that act as their owner are owned by %s", owner)
+	}
+	for _, table := range strs(t, db, `SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+		WHERE c.relnamespace = 'contactsync'::regnamespace AND c.relkind = 'r' AND NOT (has_table_privilege('contactsync_erase', c.oid, 'DELETE')
+		AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'erase'))`) {
+		t.Errorf("%s cannot be purged: CALL contactsync.protect in its migration", table)
 	}
 }
 

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jmoiron/sqlx"
 
@@ -14,6 +13,12 @@ import (
 const (
 	kindRole         = "erp_role"
 	reasonNoRoleRoom = "no_room_for_role"
+)
+
+// Fields of a mapping in the history, before the key of the ERP role.
+const (
+	fieldMapped  = "role of ERP role "
+	fieldERPName = "name of ERP role "
 )
 
 // roles gives each ERP role met for the first time a role that gets no mail, and follows renames.
@@ -35,12 +40,15 @@ func (w *pageWriter) mapRole(ctx context.Context, r connector.ERPRole) error {
 				RETURNING coalesce(role_id, 0) AS role_id
 			)
 			INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became)
-			SELECT $1, $2, $5, 'role_mapping', role_id, 'name of ERP role ' || $3, $6, $4 FROM renamed`,
-			w.step.Tenant, w.step.Connection, r.Key, r.Name, w.step.Run, was)
+			SELECT $1, $2, $5, 'role_mapping', role_id, $7 || $3, $6, $4 FROM renamed`,
+			w.step.Tenant, w.step.Connection, r.Key, r.Name, w.step.Run, was, fieldERPName)
 		return err
 	}
-	role, err := roleForNewKey(ctx, w.tx, w.step, r)
-	if err != nil {
+	var role *int64
+	var err error
+	if w.later != nil {
+		*w.later = append(*w.later, r)
+	} else if role, err = roleForNewKey(ctx, w.tx, w.step, r); err != nil {
 		return err
 	}
 	_, err = w.tx.ExecContext(ctx, `
@@ -97,13 +105,22 @@ func tenantRoles(ctx context.Context, tx *sqlx.Tx, tenant int64) ([]contact.Role
 	return roles, err
 }
 
-// fillRoles gives a role to ERP roles that had none for want of room, where there is room now.
+// fillRoles gives a role to ERP roles that had none for want of room, where there is room now. Those that a person gave a
+// role meanwhile are no issue any more.
 func fillRoles(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	_, err := tx.ExecContext(ctx, `
+		UPDATE issues i SET closed_at = now(), closed_by_run = $3 FROM role_mappings m
+		WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.record_kind = $4 AND i.reason = $5 AND i.closed_at IS NULL
+			AND m.tenant_id = $1 AND m.connection_id = $2 AND m.erp_role_key = i.record_id AND m.role_id IS NOT NULL`,
+		step.Tenant, step.Connection, step.Run, kindRole, reasonNoRoleRoom)
+	if err != nil {
+		return err
+	}
 	var waiting []struct {
 		Key  string `db:"erp_role_key"`
 		Name string `db:"erp_role_name"`
 	}
-	err := tx.SelectContext(ctx, &waiting, `
+	err = tx.SelectContext(ctx, &waiting, `
 		SELECT erp_role_key, erp_role_name FROM role_mappings WHERE tenant_id = $1 AND connection_id = $2 AND role_id IS NULL
 		ORDER BY erp_role_key`, step.Tenant, step.Connection)
 	if err != nil {
@@ -126,8 +143,9 @@ func fillRoles(ctx context.Context, tx *sqlx.Tx, step Step) error {
 				WHERE tenant_id = $1 AND connection_id = $2 AND record_kind = $6 AND record_id = $3 AND closed_at IS NULL
 			)
 			INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, became, reason)
-			VALUES ($1, $2, $5, 'role_mapping', $4, 'role of ERP role ' || $3, $7, 'there is room for a role now')`,
-			step.Tenant, step.Connection, m.Key, *role, step.Run, kindRole, fmt.Sprint(*role))
+			SELECT $1, $2, $5, 'role_mapping', $4, $7 || $3, r.name || ' (' || r.id || ')', 'there is room for a role now'
+			FROM roles r WHERE r.tenant_id = $1 AND r.id = $4`,
+			step.Tenant, step.Connection, m.Key, *role, step.Run, kindRole, fieldMapped)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/schedule"
 	"github.com/centime/contactsync/internal/settings"
 )
@@ -68,14 +69,8 @@ func (s *Store) QueueRun(ctx context.Context, q Request) (run int64, joined bool
 }
 
 func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bool, err error) {
-	// The connection's lock makes two requests at once see each other.
-	var state string
-	err = tx.GetContext(ctx, &state, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, q.Tenant, q.Connection)
-	if err != nil {
-		return 0, false, notFound(err, "connection")
-	}
-	if state == "removed" {
-		return 0, false, fmt.Errorf("connection %d was removed: add it again first: %w", q.Connection, ErrNotFound)
+	if err := lockForQueue(ctx, tx, q); err != nil {
+		return 0, false, err
 	}
 	err = tx.GetContext(ctx, &run, `
 		UPDATE runs SET mode = CASE WHEN $3 = 'full' THEN 'full' ELSE mode END,
@@ -94,10 +89,24 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 	if err != nil {
 		return 0, false, err
 	}
-	_, err = tx.ExecContext(ctx, `
+	return run, joined, keepRequest(ctx, tx, run, q)
+}
+
+// lockForQueue takes the connection's lock, which makes two requests at once see each other.
+func lockForQueue(ctx context.Context, tx *sqlx.Tx, q Request) error {
+	var state string
+	err := tx.GetContext(ctx, &state, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, q.Tenant, q.Connection)
+	if err == nil && state == "removed" {
+		return fmt.Errorf("connection %d was removed: add it again first: %w", q.Connection, ErrNotFound)
+	}
+	return notFound(err, "connection")
+}
+
+func keepRequest(ctx context.Context, tx *sqlx.Tx, run int64, q Request) error {
+	_, err := tx.ExecContext(ctx, `
 		INSERT INTO run_requests (tenant_id, run_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
 		q.Tenant, run, q.Mode, q.Trigger, q.By, q.Reason)
-	return run, joined, err
+	return err
 }
 
 // QueueDue queues a run for each connection whose time has come, at most limit of them, and sets its next time. Any number
@@ -219,12 +228,16 @@ type HandOut struct {
 }
 
 // ready is when a run may be worked: its time has come, nobody works it, its connection is not stopped, and it is the
-// connection's turn.
+// connection's turn. A customer's refresh goes before everything else of the connection.
 const ready = `r.status IN ('queued', 'running', 'waiting') AND coalesce(r.not_before, '-infinity') <= now()
 	AND coalesce(r.lease_until, '-infinity') < now() AND n.state <> 'paused'
 	AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > now())
 	AND (r.status <> 'queued' OR r.purpose = 'customer' OR NOT EXISTS (SELECT FROM runs o
-		WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting') AND o.purpose <> 'customer'))`
+		WHERE o.connection_id = r.connection_id AND o.status IN ('running', 'waiting') AND o.purpose <> 'customer'))
+	AND (r.purpose = 'customer' OR NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND ` + refreshWaits + `))`
+
+// refreshWaits is a customer's refresh whose time has come.
+const refreshWaits = `o.purpose = 'customer' AND o.status IN ('queued', 'running', 'waiting') AND coalesce(o.not_before, '-infinity') <= now()`
 
 // HandOutNew numbers and returns the deliveries of runs that are ready and not with the queue.
 func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
@@ -307,9 +320,18 @@ type Claimed struct {
 	// ERPPaused: the ERP refuses this installation, and this run is a trial or was asked for by a person: a refusal says
 	// nothing about the connection.
 	ERPPaused bool
-	First     bool          // claim of the run
-	Delay     time.Duration // since the run was ready, at its first claim
-	Age       time.Duration // since the first claim
+	First     bool // claim of the run
+	// Login is what the connection logs in with, as it was at the claim; nil: none, or one that was refused.
+	Login *credentials.Stored
+	seen  seen
+	Delay time.Duration // since the run was ready, at its first claim
+	Age   time.Duration // since the first claim
+}
+
+// seen is what the end of a quiet run needs to know of its connection; if it has changed since the claim, the run ends the long way.
+type seen struct {
+	schedule, state string
+	autoSync        bool
 }
 
 // ErrNotYours says that a delivery is not the current one, or that its run may not be worked now: the task ends.
@@ -323,7 +345,7 @@ func (s *Store) Claim(ctx context.Context, run int64, delivery int, lease time.D
 		c, err = claim(ctx, tx, run, delivery, lease)
 		return err
 	})
-	if isUniqueViolation(err, "runs_one_running") {
+	if isUniqueViolation(err, "runs_one_running") || isUniqueViolation(err, "runs_one_lease") {
 		err = ErrNotYours // another run of the connection is on its way; the scheduler hands this one out after it
 	}
 	if err != nil {
@@ -349,37 +371,47 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Attempts       int          `db:"attempts"`
 		BeganAgain     int          `db:"began_again"`
 		ThrottledSince sql.NullTime `db:"throttled_since"`
-		ListingBegan   sql.NullTime `db:"listing_began_at"`
+		AfterFailure   sql.NullBool `db:"after_failure"`
 		Old            bool         `db:"old"`
 		ERP            string       `db:"erp"`
 		Account        string       `db:"account"`
 		Settings       []byte       `db:"settings"`
 		Cursor         string       `db:"cursor"`
+		Schedule       string       `db:"schedule"`
+		AutoSync       bool         `db:"auto_sync"`
+		State          string       `db:"state"`
+		KeyID          string       `db:"key_id"`
+		Box            []byte       `db:"box"`
+		Version        int64        `db:"version"`
+		LoginRefused   bool         `db:"login_refused"`
 		ERPPaused      bool         `db:"erp_paused"`
 		Delay          int64        `db:"delay"`
 		Age            int64        `db:"age"`
 	}
-	// The connection's lock makes two claims of its runs at once see each other: never do two hold a lease.
-	_, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE id = (SELECT connection_id FROM runs WHERE id = $1) FOR NO KEY UPDATE`, run)
-	if err != nil {
-		return nil, err
-	}
-	err = tx.GetContext(ctx, &r, `
+	err := tx.GetContext(ctx, &r, `
 		WITH ready AS (
 			SELECT greatest(r.queued_at, r.not_before, (SELECT o.finished_at FROM runs o WHERE o.connection_id = r.connection_id AND o.id < r.id
 				ORDER BY o.id DESC LIMIT 1)) AS at -- it may have waited for the run before it
 			FROM runs r WHERE r.id = $1
 		)
 		UPDATE runs r SET status = 'running', fencing = r.fencing + 1, lease_until = clock_timestamp() + $3 * interval '1 microsecond',
-			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL
-		FROM connections n
+			attempts = r.attempts + 1, started_at = coalesce(r.started_at, now()), not_before = NULL,
+			-- A first claim begins the listing.
+			listing_began_at = coalesce(r.listing_began_at, now()),
+			mode = CASE WHEN r.listing_began_at IS NULL AND n.cursor = '' AND r.purpose = 'sync' THEN 'full' ELSE r.mode END,
+			since_cursor = CASE WHEN r.listing_began_at IS NULL AND r.mode = 'incremental' THEN n.cursor ELSE r.since_cursor END
+		FROM connections n LEFT JOIN credentials k ON k.tenant_id = n.tenant_id AND k.connection_id = n.id
 		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
 			AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > clock_timestamp())
 		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview, coalesce(r.hold_id, 0) AS hold_id,
 			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
-			r.throttled_since, r.listing_began_at, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
-			n.erp, n.account, n.settings, n.cursor, EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
+			r.throttled_since, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
+			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
+				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
+			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state,
+			coalesce(k.key_id, '') AS key_id, coalesce(k.box, '') AS box, coalesce(k.version, 0) AS version, k.refused_at IS NOT NULL AS login_refused,
+			EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
 			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
 			(extract(epoch FROM clock_timestamp() - r.started_at) * 1e6)::bigint AS age`, run, delivery, lease.Microseconds())
 	if errors.Is(err, sql.ErrNoRows) {
@@ -399,24 +431,21 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	if c.Settings, err = readSettings(r.Settings); err != nil {
 		return nil, err
 	}
+	if r.KeyID != "" && !r.LoginRefused {
+		c.Login = &credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
+	}
+	c.seen = seen{schedule: r.Schedule, autoSync: r.AutoSync, state: r.State}
 	switch {
-	case !r.ListingBegan.Valid:
-		if r.Mode == Incremental && r.Cursor == "" {
-			c.Mode = Full
-		}
-		return c, beginListing(ctx, tx, c, r.Cursor)
+	case r.AfterFailure.Bool:
+		return c, takeOver(ctx, tx, c)
 	case r.Old:
 		return c, listAgain(ctx, tx, c, c.Mode, r.Cursor)
 	}
 	return c, nil
 }
 
-// beginListing makes the first claim's preparations, or takes over what a failed run of the same mode had read.
-func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) error {
-	c.Since = ""
-	if c.Mode == Incremental {
-		c.Since = connector.Cursor(cursor)
-	}
+// takeOver goes on where the run before failed, if that had the same mode and beginning.
+func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 	var earlier struct {
 		ID         int64  `db:"id"`
 		Checkpoint string `db:"checkpoint"`
@@ -430,7 +459,7 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 			AND o.checkpoint_at > now() - interval '24 hours'`, c.Tenant, c.Connection, c.Run, c.Mode, string(c.Since))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return listAgain(ctx, tx, c, c.Mode, cursor)
+		return nil
 	case err != nil:
 		return err
 	}
@@ -440,7 +469,7 @@ func beginListing(ctx context.Context, tx *sqlx.Tx, c *Claimed, cursor string) e
 			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3)
 		UPDATE runs r SET mode = o.mode, since_cursor = o.since_cursor, checkpoint = o.checkpoint, checkpoint_at = o.checkpoint_at,
 			listing_began_at = o.listing_began_at, pages = o.pages, pulled = o.pulled, end_cursor = o.end_cursor, end_rights = o.end_rights,
-			listed = o.listed, active_at_start = o.active_at_start
+			listed = o.listed
 		FROM runs o WHERE r.tenant_id = $1 AND r.id = $2 AND o.tenant_id = $1 AND o.id = $3`, c.Tenant, c.Run, earlier.ID)
 	return err
 }
@@ -452,14 +481,11 @@ func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor s
 		c.Since = connector.Cursor(cursor)
 	}
 	_, err := tx.ExecContext(ctx, `
-		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2)
+		WITH gone AS (DELETE FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+			kept AS (DELETE FROM preview_pages WHERE tenant_id = $1 AND run_id = $2)
 		UPDATE runs SET mode = $3, since_cursor = $4, checkpoint = '', checkpoint_at = NULL, listing_began_at = now(), pages = 0, pulled = false,
-			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0,
-			active_at_start = (SELECT count(*) FROM customers cu
-				JOIN customer_contacts cc ON cc.tenant_id = cu.tenant_id AND cc.customer_id = cu.id AND cc.active AND cc.origin = 'erp'
-				JOIN contacts co ON co.tenant_id = cc.tenant_id AND co.id = cc.contact_id AND co.active
-				WHERE cu.tenant_id = $1 AND cu.connection_id = $5 AND cu.active)
-		WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run, mode, string(c.Since), c.Connection)
+			listed = '{}', created = 0, updated = 0, unchanged = 0, ignored = 0, refused = 0, with_issue = 0
+		WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run, mode, string(c.Since))
 	return err
 }
 
@@ -498,9 +524,10 @@ func (s *Store) Renew(ctx context.Context, step Step, lease time.Duration) (Wish
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &wish, `
 			UPDATE runs r SET lease_until = clock_timestamp() + $4 * interval '1 microsecond' FROM connections n
-			WHERE r.tenant_id = $1 AND r.id = $2 AND r.fencing = $3 AND r.status = 'running' AND r.lease_until > clock_timestamp()
-				AND n.tenant_id = r.tenant_id AND n.id = r.connection_id
-			RETURNING r.cancel_requested, n.state IN ('paused', 'removed') AS paused`, step.Tenant, step.Run, step.Fencing, lease.Microseconds())
+			WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
+				AND r.lease_until > clock_timestamp() AND n.tenant_id = r.tenant_id AND n.id = r.connection_id
+			RETURNING r.cancel_requested, n.state IN ('paused', 'removed') AS paused`,
+			step.Tenant, step.Run, step.Fencing, lease.Microseconds(), step.Connection)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrLeaseLost
@@ -539,7 +566,7 @@ func (s *Store) Wait(ctx context.Context, step Step, d time.Duration, cause erro
 		_, err := tx.ExecContext(ctx, `
 			UPDATE runs SET status = 'waiting', lease_until = NULL, handed_out_at = NULL, not_before = now() + $3 * interval '1 microsecond',
 				erp_calls = erp_calls + $4, error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, ''),
-				attempts = attempts - CASE WHEN $5 IN ('throttled', '') THEN 1 ELSE 0 END,
+				attempts = greatest(attempts - CASE WHEN $5 IN ('throttled', '') THEN 1 ELSE 0 END, 0),
 				throttled_since = CASE WHEN $5 = 'throttled' THEN coalesce(throttled_since, now()) END
 			WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, d.Microseconds(), calls, kind, text, hint)
 		return err
@@ -567,7 +594,7 @@ func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
 }
 
 // Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day, unless the ERP is known to
-// refuse this installation.
+// refuse this installation. After a refused login that must not be tried again (NoTrial) it is not tried by itself.
 func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
 	return s.end(ctx, step, "failed", cause, calls)
 }
@@ -582,20 +609,25 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 			WITH ended AS (
 				UPDATE runs SET status = $3, lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $4,
 					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
-				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at
+				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at, purpose = 'customer' OR preview AS aside
 			), judged AS (
-				SELECT e.*, $5 = 'denied' AND NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS denied
+				SELECT e.*, $5 = 'denied' AND ($8 OR NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)) AS denied
 				FROM ended e JOIN connections n ON n.tenant_id = e.tenant_id AND n.id = e.connection_id
 			)
-			UPDATE connections n SET last_attempt_at = e.started_at, last_attempt_outcome = $3,
+			UPDATE connections n SET last_attempt_at = CASE WHEN e.aside THEN n.last_attempt_at ELSE e.started_at END,
+				last_attempt_outcome = CASE WHEN e.aside THEN n.last_attempt_outcome ELSE $3 END,
 				state = CASE WHEN e.denied AND n.state = 'active' THEN 'needs_attention' ELSE n.state END,
 				state_reason = CASE WHEN e.denied AND n.state IN ('active', 'needs_attention')
 					THEN concat_ws('. ', $6, nullif($7, '')) ELSE n.state_reason END,
-				next_due_at = CASE WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
+				next_due_at = CASE WHEN $8 THEN NULL
+					WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
 					ELSE n.next_due_at END
 			FROM judged e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
-			step.Tenant, step.Run, status, calls, kind, text, hint)
-		return err
+			step.Tenant, step.Run, status, calls, kind, text, hint, noTrial(cause))
+		if err != nil || !noTrial(cause) {
+			return err
+		}
+		return rememberRefusal(ctx, tx, step.Tenant, step.Connection, cause)
 	})
 	if err != nil {
 		return fmt.Errorf("end run: %w", err)
@@ -609,7 +641,8 @@ func (s *Store) CancelRun(ctx context.Context, run int64) (status string, err er
 		return notFound(tx.GetContext(ctx, &status, `
 			UPDATE runs SET cancel_requested = true,
 				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
-				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END
+				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
+				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
 			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING status`, run), "unfinished run")
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -130,17 +131,31 @@ const anyTenant = int64(0)
 // local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
 // reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
 func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.once(ctx, as, tenant, f) })
+}
+
+// still is in on one view of the database: what others commit meanwhile is not seen, and a row that they changed is not
+// changed as well, but all of it is tried again.
+func (s *Store) still(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return again(ctx, func() error { return s.at(ctx, sql.LevelRepeatableRead, as, tenant, f) })
+}
+
+func again(ctx context.Context, once func() error) error {
 	const tries = 3
 	for try := 1; ; try++ {
-		err := s.once(ctx, as, tenant, f)
+		err := once()
 		if err == nil || try == tries || ctx.Err() != nil || !undone(err) {
 			return err
 		}
 	}
 }
 
-func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
+	return s.at(ctx, sql.LevelDefault, as, tenant, f)
+}
+
+func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, tenant int64, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return fmt.Errorf("postgres: %w", reachable(err))
 	}
@@ -179,13 +194,23 @@ func undone(err error) bool {
 
 // reachable turns a failure to reach the server into one sentence. pq's own text may hold the address, never the password.
 func reachable(err error) error {
-	if err == nil {
-		return nil
-	}
+	advice := ""
 	if netErr, ok := errors.AsType[*net.OpError](err); ok && netErr.Op == "dial" {
-		return fmt.Errorf("cannot be reached (%w): check DATABASE_URL and that the server runs", err)
+		advice = "check DATABASE_URL and that the server runs"
 	}
-	return err
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		advice = "add sslrootcert=FILE to DATABASE_URL, the file of the authority that signed the server's certificate"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		advice = "use the host name in DATABASE_URL that the server's certificate is for"
+	}
+	if errors.Is(err, pq.ErrSSLNotSupported) {
+		advice = "turn TLS on at the server, or say sslmode=disable on a private network"
+	}
+	if advice == "" {
+		return err
+	}
+	return fmt.Errorf("cannot be reached (%w): %s", err, advice)
 }
 
 func isUndefinedTable(err error) bool { return pq.As(err, pqerror.UndefinedTable) != nil }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
 )
 
@@ -30,11 +31,14 @@ func (s *Store) Vault(tenant, connection int64) *Vault {
 const noteWithin = 5 * time.Second
 
 type sealedRow struct {
-	KeyID   string       `db:"key_id"`
-	Box     []byte       `db:"box"`
-	Version int64        `db:"version"`
-	Since   sql.NullTime `db:"renewing_since"`
-	Open    sql.NullTime `db:"unanswered_since"`
+	KeyID     string       `db:"key_id"`
+	Box       []byte       `db:"box"`
+	Version   int64        `db:"version"`
+	Since     sql.NullTime `db:"renewing_since"`
+	Open      sql.NullTime `db:"unanswered_since"`
+	RefusedAt sql.NullTime `db:"refused_at"`
+	Refused   string       `db:"refused"`
+	Hint      string       `db:"refused_hint"`
 }
 
 func (r sealedRow) stored() credentials.Stored {
@@ -44,6 +48,9 @@ func (r sealedRow) stored() credentials.Stored {
 	}
 	if r.Open.Valid {
 		s.UnansweredSince = &r.Open.Time
+	}
+	if r.RefusedAt.Valid {
+		s.Refused = &credentials.Refusal{At: r.RefusedAt.Time, Text: r.Refused, Hint: r.Hint}
 	}
 	return s
 }
@@ -60,8 +67,9 @@ func (v *Vault) in(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 }
 
 func (v *Vault) get(ctx context.Context, tx *sqlx.Tx, row *sealedRow, lock string) error {
-	err := tx.GetContext(ctx, row, `SELECT key_id, box, version, renewing_since, unanswered_since FROM credentials WHERE tenant_id = $1 AND connection_id = $2`+lock,
-		v.tenant, v.connection)
+	err := tx.GetContext(ctx, row, `SELECT key_id, box, version, renewing_since, unanswered_since, refused_at,
+			coalesce(refused, '') AS refused, coalesce(refused_hint, '') AS refused_hint
+		FROM credentials WHERE tenant_id = $1 AND connection_id = $2`+lock, v.tenant, v.connection)
 	if errors.Is(err, sql.ErrNoRows) {
 		return credentials.ErrNone
 	}
@@ -107,6 +115,7 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 	renew func(context.Context, credentials.Stored) (credentials.Stored, error),
 ) (renewed credentials.Stored, again bool, err error) {
 	answered := false // the function ended, and nothing new is to be saved
+	var refusal error // one that must be remembered before anybody else can try
 	err = v.store.once(ctx, asSync, v.tenant, func(tx *sqlx.Tx) error {
 		var row sealedRow
 		if err := v.get(ctx, tx, &row, " FOR UPDATE"); err != nil {
@@ -127,7 +136,11 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		var err error
 		if renewed, err = renew(ctx, before); err != nil {
 			answered = true
-			return err
+			if !noTrial(err) {
+				return err
+			}
+			refusal = err
+			return rememberRefusal(ctx, tx, v.tenant, v.connection, err)
 		}
 		if bytes.Equal(renewed.Box, row.Box) {
 			renewed = before
@@ -136,10 +149,14 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		}
 		renewed.RenewingSince, renewed.UnansweredSince = nil, nil
 		return tx.GetContext(ctx, &renewed.Version, `
-			UPDATE credentials SET key_id = $3, box = $4, ends_at = $5, version = version + 1, renewing_since = NULL, unanswered_since = NULL,
-				updated_at = now()
-			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`, v.tenant, v.connection, renewed.KeyID, renewed.Box, renewed.EndsAt)
+			UPDATE credentials SET key_id = $3, box = $4, ends_at = $5, notice_days = $6, version = version + 1, renewing_since = NULL,
+				unanswered_since = NULL, updated_at = now()
+			WHERE tenant_id = $1 AND connection_id = $2 RETURNING version`,
+			v.tenant, v.connection, renewed.KeyID, renewed.Box, renewed.EndsAt, renewed.NoticeDays)
 	})
+	if refusal != nil {
+		err = errors.Join(refusal, err)
+	}
 	open := errors.Is(err, credentials.ErrUnanswered)
 	if answered && (open || !earlier) {
 		// The renewal was seen to end, if only without an answer. After a failed commit the note stays: a new token may be lost.
@@ -154,4 +171,18 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 		})
 	}
 	return renewed, again, err
+}
+
+// noTrial says whether an error keeps everybody from logging in again.
+func noTrial(err error) bool {
+	e, ok := errors.AsType[*connector.Error](err)
+	return ok && e.NoTrial
+}
+
+// rememberRefusal keeps the first refusal of a login until there is another login or a person asks to try this one.
+func rememberRefusal(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, err error) error {
+	e, _ := errors.AsType[*connector.Error](err)
+	_, err = tx.ExecContext(ctx, `UPDATE credentials SET refused_at = now(), refused = $3, refused_hint = $4, renewing_since = NULL
+		WHERE tenant_id = $1 AND connection_id = $2 AND refused_at IS NULL`, tenant, connection, e.Message, e.Hint)
+	return err
 }

@@ -5,6 +5,8 @@ package queue
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +21,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/centime/contactsync/internal/queue/sentinel"
 )
 
 // Name of a queue.
@@ -73,18 +77,42 @@ type Redis struct {
 // Client is the connection, for whoever else shares this Redis.
 func (r *Redis) Client() *redis.Client { return r.client }
 
-// Open reads a redis:// or rediss:// URL. It connects when first used.
+// Open reads a redis:// or rediss:// URL, or one that names Sentinels. It connects when first used.
 func Open(url string) (*Redis, error) {
-	// Not asynq.ParseRedisURI, which drops the user name.
-	o, err := redis.ParseURL(url)
+	client, err := newClient(url)
 	if err != nil {
-		return nil, errors.New("REDIS_URL cannot be read: use redis://user:password@host:6379/0, or rediss:// for TLS")
+		return nil, err
 	}
-	o.ContextTimeoutEnabled = true // otherwise a deadline is ignored while Redis hangs
-	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.MaxRetries = 3*time.Second, 3*time.Second, 3*time.Second, 1
-	o.DisableIdentity = true
-	client := redis.NewClient(o)
 	return &Redis{client: client, inspector: asynq.NewInspectorFromRedisClient(client)}, nil
+}
+
+const answerTime = 3 * time.Second // of one command
+
+func newClient(url string) (*redis.Client, error) {
+	if !sentinel.Named(url) {
+		// Not asynq.ParseRedisURI, which drops the user name.
+		o, err := redis.ParseURL(url)
+		if err != nil {
+			return nil, errors.New("REDIS_URL cannot be read: use redis://user:password@host:6379/0, or rediss:// for TLS, or " + sentinel.Example)
+		}
+		o.ContextTimeoutEnabled = true // otherwise a deadline is ignored while Redis hangs
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.MaxRetries = answerTime, answerTime, answerTime, 1
+		o.DisableIdentity = true
+		return redis.NewClient(o), nil
+	}
+	s, err := sentinel.Parse(url)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL names Sentinels, but %w: use %s", err, sentinel.Example)
+	}
+	o := &redis.FailoverOptions{
+		MasterName: s.Master, SentinelAddrs: s.Addrs, SentinelUsername: s.SentinelUser, SentinelPassword: s.SentinelPassword,
+		Username: s.User, Password: s.Password, DB: s.Database, ContextTimeoutEnabled: true, DisableIdentity: true,
+		DialTimeout: answerTime, ReadTimeout: answerTime, WriteTimeout: answerTime, MaxRetries: 1,
+	}
+	if s.TLS {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12} // each server by the name or address that it is dialled by
+	}
+	return redis.NewFailoverClient(o), nil
 }
 
 // Close ends the connection, unless a Server uses it that Shutdown gave up on: asynq's subscriber panics when its
@@ -99,9 +127,22 @@ func (r *Redis) Close() error {
 // Ping says whether Redis answers.
 func (r *Redis) Ping(ctx context.Context) error {
 	if err := r.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("redis cannot be reached (%w): check REDIS_URL and that the server runs", err)
+		return fmt.Errorf("redis cannot be reached (%w): %s", err, advice(err))
 	}
 	return nil
+}
+
+func advice(err error) string {
+	if errors.Is(err, redis.Nil) {
+		return "the Sentinels know no master of this name: check master= in REDIS_URL"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "use the host name in REDIS_URL that the server's certificate is for"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "SSL_CERT_FILE must name the file of the authority that signed the server's certificate"
+	}
+	return "check REDIS_URL and that the server runs; TLS, with rediss://, has a port of its own"
 }
 
 // Forget empties our queues, whatever is in them: for a database that begins anew, whose run ids come again.

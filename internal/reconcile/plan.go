@@ -20,6 +20,7 @@ type Held struct {
 	Links     map[Pair]HeldLink       // of the page's customers and contacts
 	Roles     map[string]string       // ERP role key -> name, as last stated
 	Counted   map[connector.Key]bool  // records that an earlier page of this run named, and counted
+	Erased    map[connector.Key]bool  // records of people who were erased: passed over; of a customer, its own contact
 }
 
 // Pair names a link by the ERP's ids.
@@ -73,6 +74,7 @@ type Plan struct {
 	Roles     []connector.ERPRole // met for the first time, or renamed
 	Going     Going
 	Named     Named
+	Stated    []Pair          // links that the page states, by any record
 	Issues    []Issue         // all that is wrong with the page's records now
 	Read      []connector.Key // the records an open issue of which closes unless it is in Issues
 	Counts    Counts

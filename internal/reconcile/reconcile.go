@@ -28,7 +28,7 @@ const (
 func Page(held Held, page connector.Page) Plan {
 	records := max(len(page.Customers), len(page.Contacts), len(page.Links))
 	p := planner{held: held, outcomes: make(map[connector.Key]outcome, records), issues: map[issueKey]int{}}
-	page = p.identified(page)
+	page = p.withoutErased(p.identified(page))
 	for _, c := range page.Customers {
 		p.customer(c)
 	}
@@ -111,6 +111,37 @@ func (p *planner) identified(page connector.Page) connector.Page {
 			page.Bad[i].Key.ID = ""
 		}
 	}
+	return page
+}
+
+// withoutErased passes over the records of people who were erased: nothing of them is stored again, and no issue names them. A
+// customer stays, and its own contact has neither name nor address.
+func (p *planner) withoutErased(page connector.Page) connector.Page {
+	if len(p.held.Erased) == 0 {
+		return page
+	}
+	erased := func(kind connector.Kind, id string) bool { return p.held.Erased[connector.Key{Kind: kind, ID: id}] }
+	pass := func(k connector.Key) bool {
+		p.is(k, ignored)
+		return true
+	}
+	page.Contacts = slices.DeleteFunc(slices.Clone(page.Contacts), func(c connector.Contact) bool {
+		return erased(connector.Contacts, c.ID) && pass(connector.Key{Kind: connector.Contacts, ID: c.ID})
+	})
+	for i, c := range page.Contacts {
+		if owner, own := contact.OwnerOf(c.ID); own && erased(connector.Customers, owner) {
+			page.Contacts[i] = connector.Contact{ID: c.ID, Active: c.Active, ModifiedAt: c.ModifiedAt}
+		}
+	}
+	page.Links = slices.DeleteFunc(slices.Clone(page.Links), func(l connector.Link) bool {
+		return erased(connector.Contacts, l.Contact) &&
+			(l.StatedBy != (connector.Key{}) || pass(connector.Key{Kind: connector.Links, ID: connector.LinkID(l.Customer, l.Contact)}))
+	})
+	page.Bad = slices.DeleteFunc(page.Bad, func(b connector.Bad) bool {
+		_, person, _ := strings.Cut(b.Key.ID, "/")
+		return (b.Key.Kind == connector.Contacts && erased(connector.Contacts, b.Key.ID) ||
+			b.Key.Kind == connector.Links && erased(connector.Contacts, person)) && pass(b.Key)
+	})
 	return page
 }
 
@@ -274,6 +305,7 @@ func (p *planner) links(page connector.Page) {
 	for _, pair := range order {
 		p.endLink(merged[pair])
 	}
+	p.plan.Stated = order
 	p.unstated(page, stated)
 }
 
@@ -415,6 +447,9 @@ func (p *planner) deleted(k connector.Key) {
 }
 
 func (p *planner) bad(b connector.Bad) {
+	if o, onPage := p.outcomes[b.Key]; onPage && o == ignored {
+		return // what is wrong with a record that is not ours is nobody's issue
+	}
 	p.issue(b.Key, cmp.Or(b.Field, "record"), cmp.Or(b.Reason, reasonUnknownField))
 	if b.Key.ID == "" {
 		p.lost++

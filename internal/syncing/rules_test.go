@@ -172,6 +172,43 @@ func TestHistoryTellsChangesAndNotCreations(t *testing.T) {
 	}
 }
 
+// TestHistoryTellsARoleThatWentWithItsLink guards rule 13: a role goes with the link's own row, also when the contact keeps its place
+// by its main company, and is back when a person takes the going back.
+func TestHistoryTellsARoleThatWentWithItsLink(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(10)
+	role := connector.ERPRole{Key: "7", Name: "Buyer"}
+	var people []string
+	for i := range 20 {
+		main := ""
+		if i == 0 {
+			main = ids[0]
+		}
+		people = append(people, w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i)}, main))
+		w.erp.Attach(ids[i%10], people[i], role)
+	}
+	w.mustSync(postgres.Full)
+	told := func(run int64) string {
+		return pgtest.Value(t, w.dsn, `SELECT string_agg(concat_ws(' ', l.active, h.was || '>' || h.became, h.reason), '; ' ORDER BY h.id) FROM contactsync.history h
+			JOIN contactsync.customer_contacts l ON l.id = h.entity_id WHERE h.entity = 'customer_contact' AND h.field = 'erp_role' AND h.run_id IS NOT DISTINCT FROM nullif($1, 0)`, run)
+	}
+	w.erp.Detach(ids[0], people[0])
+	if got := told(w.mustSync(postgres.Incremental).ID); got != "t 7> detached" {
+		t.Errorf("it kept its place and lost its role: %q", got)
+	}
+	w.erp.Detach(ids[1], people[1])
+	if got := told(w.mustSync(postgres.Incremental).ID); got != "f 7> detached" {
+		t.Errorf("it lost its place: %q", got)
+	}
+	w.erp.Hide(connector.Key{Kind: connector.Links})
+	w.wantRun(postgres.Incremental, "no links at all", 0, 18)
+	w.approve()
+	w.reject()
+	if got := told(0); strings.Count(got, "t >7 rejected hold") != 18 {
+		t.Errorf("brought back: %q", got)
+	}
+}
+
 // TestBadTextIsStoredAndTold guards rule 8: NUL and lone surrogates are cut out, the rest is stored, an issue says so and
 // closes when the record is read without them.
 func TestBadTextIsStoredAndTold(t *testing.T) {

@@ -79,6 +79,9 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	if claimed.First {
 		w.Metrics.StartDelay(string(claimed.Trigger), claimed.Delay)
 	}
+	if claimed.Preview {
+		ctx = context.WithoutCancel(ctx) // a rehearsal takes as long as it takes; its step is ended by Draining
+	}
 	s := &step{w: w, c: claimed, log: log, began: time.Now()}
 	defer func() { w.Metrics.StepEnded(claimed.ERP, time.Since(s.began)) }()
 
@@ -110,6 +113,9 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 // errStopped ends a step between two pages; its run goes on from its checkpoint.
 var errStopped = errors.New("step stopped")
 
+// errQuiet ends a pull whose run is over already: it found nothing.
+var errQuiet = errors.New("nothing changed")
+
 // step is one claim of a run.
 type step struct {
 	w     *Worker
@@ -120,6 +126,9 @@ type step struct {
 	erp   connector.Connector
 
 	cancelled, paused atomic.Bool
+	// aside: the step ended because a customer's refresh waits; it was last asked for at lookedAside.
+	aside       bool
+	lookedAside time.Time
 	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
 	// nobody else can claim meanwhile, so that waiting is no loss of the lease.
 	writing atomic.Bool
@@ -168,15 +177,20 @@ func (s *step) heartbeat(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
-// stop says whether the step is to end between two pages.
-func (s *step) stop(ctx context.Context) bool {
+// ending says whether the step must end, however little it has done.
+func (s *step) ending() bool {
 	select {
 	case <-s.w.Draining:
 		return true
 	default:
+		return s.cancelled.Load() || s.paused.Load()
 	}
+}
+
+// stop says whether the step is to end between two pages.
+func (s *step) stop(ctx context.Context) bool {
 	worked := time.Since(s.began)
-	return s.cancelled.Load() || s.paused.Load() || worked >= s.w.Step ||
+	return s.ending() || worked >= s.w.Step || s.stepsAside(ctx) ||
 		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
 }
 
@@ -192,9 +206,22 @@ func (s *step) run(ctx context.Context) error {
 			Hint: "Look at the workers' logs and memory: a page of this company may end them.",
 		}
 	}
+	switch s.c.Purpose {
+	case postgres.Approval:
+		return s.approve(ctx, source)
+	case postgres.Customer:
+		return s.refresh(ctx, source)
+	case postgres.Sync:
+	}
 	for {
 		if !s.c.Pulled {
 			err = s.pull(ctx, source)
+		}
+		if errors.Is(err, errQuiet) {
+			return nil
+		}
+		if err == nil && s.c.Preview {
+			return s.preview(ctx, source)
 		}
 		if err == nil {
 			return s.finish(ctx, source)
@@ -219,18 +246,22 @@ func (s *step) open() (connector.Source, error) {
 	}
 	s.erp, s.c.ERPLabel = erp, erp.Label()
 	place := credentials.Place{Table: "credentials", Tenant: s.c.Tenant, Connection: s.c.Connection}
-	return erp.Open(connector.Account{
-		ID: s.c.Account, APIURL: s.c.Settings.APIURL, Transport: s.w.Transport,
-		Tokens: credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, s.c.Settings.TokenURL),
-		Called: s.called,
-	}), nil
+	account := connector.Account{
+		ID: s.c.Account, APIURL: s.c.Settings.APIURL, TokenURL: s.c.Settings.TokenURL, Transport: s.w.Transport, Called: s.called,
+	}
+	tokens := credentials.NewTokenSource(s.w.Ring, s.w.Store.Vault(s.c.Tenant, s.c.Connection), place, erp, account)
+	if s.c.Login != nil {
+		tokens.Saw(*s.c.Login)
+	}
+	account.Tokens = tokens
+	return erp.Open(account), nil
 }
 
 // called lets a data request through when the account's limits allow it, and counts it.
 func (s *step) called(ctx context.Context) (answered func(), err error) {
 	answered = func() {}
 	if s.w.Pace != nil {
-		answered, err = s.w.Pace.Acquire(ctx, s.account(), s.limits(), s.erp.LongestRequest())
+		answered, err = s.w.Pace.Acquire(ctx, s.account(), s.limits(), s.w.Lease)
 		if err != nil {
 			return nil, err
 		}
@@ -302,10 +333,24 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		if f.err != nil {
 			return f.err
 		}
+		if s.c.Quiet(f.page) {
+			var done bool
+			err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
+				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.page.End, int(s.calls.Load()))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if done {
+				s.taken()
+				return errQuiet
+			}
+		}
 		var counts reconcile.Counts
 		began := time.Now()
 		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
-			counts, err = s.w.Store.SavePage(ctx, s.c.Step, f.page, s.taken())
+			counts, err = s.savePage(ctx, f.page)
 			return err
 		})
 		if err != nil {
@@ -346,7 +391,6 @@ func (s *step) count(c reconcile.Counts) {
 
 // finish looks up what would go for being missing, unless the brake holds, and ends the run.
 func (s *step) finish(ctx context.Context, source connector.Source) error {
-	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
 		var brake postgres.Brake
 		err := s.write(ctx, "brake", func(ctx context.Context) (err error) {
@@ -359,31 +403,17 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 		if brake.Cause != "" {
 			s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", brake.Cause)
 		}
-		for _, chunk := range postgres.Chunks(brake.Missing) {
-			if s.stop(ctx) {
-				return errStopped
-			}
-			keys := make([]connector.Key, 0, len(chunk))
-			for _, m := range chunk {
-				keys = append(keys, m.Key)
-			}
-			found, err := source.Lookup(ctx, keys)
-			if errors.Is(err, errors.ErrUnsupported) {
-				lookups = false
-				break
-			}
-			if err != nil {
-				return err
-			}
-			err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
-			if err != nil {
-				return err
-			}
-			s.c.Attempts = 0
+		lookups, err := s.lookUp(ctx, source, brake.Missing)
+		if err != nil {
+			return err
 		}
 		var went postgres.Went
 		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
-			went, err = s.w.Store.Finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			end := s.w.Store.Finish
+			if s.c.Purpose == postgres.Customer {
+				end = s.w.Store.FinishCustomer
+			}
+			went, err = end(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
 			return err
 		})
 		if err == nil {
@@ -394,6 +424,33 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 			return err
 		}
 	}
+}
+
+// lookUp asks for records by their keys and saves the answers, until it is to stop between two. It is false for an ERP that cannot
+// be asked.
+func (s *step) lookUp(ctx context.Context, source connector.Source, wanted []postgres.Lookup) (able bool, err error) {
+	for i, chunk := range postgres.Chunks(wanted) {
+		if i > 0 && s.stop(ctx) { // each step gets on
+			return true, errStopped
+		}
+		keys := make([]connector.Key, 0, len(chunk))
+		for _, m := range chunk {
+			keys = append(keys, m.Key)
+		}
+		found, err := source.Lookup(ctx, keys)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false, nil
+		}
+		if err != nil {
+			return true, err
+		}
+		err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
+		if err != nil {
+			return true, err
+		}
+		s.c.Attempts = 0
+	}
+	return true, nil
 }
 
 // conclude writes what became of the step.
@@ -411,6 +468,9 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 		return nil, store.Cancelled(ctx, s.c.Step, calls)
 	case s.paused.Load():
 		s.log.InfoContext(ctx, "connection paused, the run waits")
+		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
+	case s.aside && errors.Is(err, errStopped):
+		s.log.InfoContext(ctx, "a customer's refresh goes first, the run goes on after it")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
 	case errors.Is(err, errStopped) || kind == "" || errors.Is(err, context.DeadlineExceeded) && time.Since(s.began) > s.w.Step && s.c.Attempts == 0:
 		s.log.InfoContext(ctx, "step ends, the run goes on")

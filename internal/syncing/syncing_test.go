@@ -505,3 +505,30 @@ func TestLoserOfTheLeaseCannotWrite(t *testing.T) {
 		t.Errorf("the winner: %v", err)
 	}
 }
+
+// TestRunIDsMayComeAgain guards rule 5 over a restore of Postgres: a worker that outlived it holds a run of the lost future, whose
+// id and fencing number a run of another connection has now. It can neither write to it nor keep it.
+func TestRunIDsMayComeAgain(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outlived := now.Step
+	outlived.Connection++
+	page := connector.Page{Next: "x"}
+	if _, err := w.store.SavePage(w.ctx, outlived, page, 0); !errors.Is(err, postgres.ErrLeaseLost) {
+		t.Errorf("its page: %v", err)
+	}
+	if _, err := w.store.Renew(w.ctx, outlived, time.Minute); !errors.Is(err, postgres.ErrLeaseLost) {
+		t.Errorf("its renewal: %v", err)
+	}
+	if _, err := w.store.SavePage(w.ctx, now.Step, page, 0); err != nil {
+		t.Errorf("the run's own worker: %v", err)
+	}
+}

@@ -198,6 +198,54 @@ var brokenSources = []brokenSource{
 	{"looks up customers without their own contacts", both, lookups(func(_ []connector.Key, p *connector.Page) {
 		p.Contacts, p.Links = nil, nil
 	}), []string{"Lookup"}},
+	{"finds one customer only while it is active", both, customers(func(_ string, p *connector.Page) { dropInactive(p) }),
+		[]string{"OneCustomer"}},
+	{"finds a customer that is not there", both, customers(func(id string, p *connector.Page) {
+		if id != "" && len(p.Customers) == 0 {
+			p.Customers = append(p.Customers, connector.Customer{ID: id})
+			p.Contacts, p.Links = append(p.Contacts, connector.Contact{ID: contact.OwnID(id)}), append(p.Links, ownLink(id))
+		}
+	}), []string{"OneCustomer"}},
+	{"reads one customer without the contacts at it", netSuite, customers(func(_ string, p *connector.Page) {
+		own := func(id string) bool { _, own := contact.OwnerOf(id); return own }
+		p.Contacts = slices.DeleteFunc(p.Contacts, func(c connector.Contact) bool { return !own(c.ID) })
+		p.Links = slices.DeleteFunc(p.Links, func(l connector.Link) bool { return !own(l.Contact) })
+	}), []string{"OneCustomer"}},
+	{"reads one customer without the contacts that state it themselves", netSuite, customers(func(_ string, p *connector.Page) {
+		rows := map[string]bool{}
+		for _, l := range p.Links {
+			rows[l.Contact] = rows[l.Contact] || l.StatedBy == connector.Key{} || l.StatedBy.Kind == connector.Customers
+		}
+		p.Contacts = slices.DeleteFunc(p.Contacts, func(c connector.Contact) bool { return !rows[c.ID] })
+		p.Links = slices.DeleteFunc(p.Links, func(l connector.Link) bool { return !rows[l.Contact] })
+	}), []string{"OneCustomer"}},
+	{"brings a customer's contacts with their other customers", netSuite, func(inner connector.Source) *broken {
+		b := &broken{Source: inner}
+		b.customer = func(ctx context.Context, id string) (connector.Page, error) {
+			page, err := inner.Customer(ctx, id)
+			for other, err := range inner.Pull(ctx, connector.Pull{}) {
+				if err != nil {
+					return page, err
+				}
+				for _, l := range other.Links {
+					if l.Customer != id && l.StatedBy == (connector.Key{}) {
+						page.Links = append(page.Links, l)
+					}
+				}
+			}
+			return page, err
+		}
+		return b
+	}, []string{"OneCustomer"}},
+	{"answers one customer as it was before", both, remembers, []string{"OneCustomer"}},
+	{"swallows an error about one customer", both, func(inner connector.Source) *broken {
+		b := &broken{Source: inner}
+		b.customer = func(ctx context.Context, id string) (connector.Page, error) {
+			page, _ := inner.Customer(ctx, id)
+			return page, nil
+		}
+		return b
+	}, []string{"Throttled", "Denied", "Cut", "Cancelled", "Called"}},
 	{"opens another account", both, func(inner connector.Source) *broken {
 		b := &broken{Source: inner}
 		b.check = func(ctx context.Context) (connector.Check, error) {
@@ -317,6 +365,8 @@ type broken struct {
 	check  func(context.Context) (connector.Check, error)
 	pull   func(context.Context, connector.Pull) iter.Seq2[connector.Page, error]
 	lookup func(context.Context, []connector.Key) (connector.Page, error)
+
+	customer func(context.Context, string) (connector.Page, error)
 }
 
 func (b *broken) Check(ctx context.Context) (connector.Check, error) {
@@ -338,6 +388,13 @@ func (b *broken) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 		return b.Source.Lookup(ctx, keys)
 	}
 	return b.lookup(ctx, keys)
+}
+
+func (b *broken) Customer(ctx context.Context, id string) (connector.Page, error) {
+	if b.customer == nil {
+		return b.Source.Customer(ctx, id)
+	}
+	return b.customer(ctx, id)
 }
 
 // run is a page on its way through a broken Source.
@@ -432,6 +489,21 @@ func lookups(breaks func([]connector.Key, *connector.Page)) func(connector.Sourc
 			page, err := inner.Lookup(ctx, keys)
 			if err == nil {
 				breaks(keys, &page)
+			}
+			return page, err
+		}
+		return b
+	}
+}
+
+// customers breaks the answer about one customer.
+func customers(breaks func(string, *connector.Page)) func(connector.Source) *broken {
+	return func(inner connector.Source) *broken {
+		b := &broken{Source: inner}
+		b.customer = func(ctx context.Context, id string) (connector.Page, error) {
+			page, err := inner.Customer(ctx, id)
+			if err == nil {
+				breaks(id, &page)
 			}
 			return page, err
 		}
@@ -729,4 +801,15 @@ func goesOn(inner connector.Source) *broken {
 		}
 	}
 	return b
+}
+
+// remembers answers one customer with the addresses of an earlier day.
+func remembers(inner connector.Source) *broken {
+	return customers(func(_ string, p *connector.Page) {
+		for i := range p.Contacts {
+			for j := range p.Contacts[i].Channels {
+				p.Contacts[i].Channels[j].Value = "before." + p.Contacts[i].Channels[j].Value
+			}
+		}
+	})(inner)
 }

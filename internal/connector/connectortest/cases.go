@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -153,6 +154,7 @@ func resume(s *side) {
 		for _, p := range pages[:k+1] {
 			m.save(p)
 		}
+		read := len(m.named) > 0 // the first pages may only find out what can be read
 		rest := 0
 		s.read(connector.Pull{Resume: pages[k].Next}, func(p connector.Page) bool {
 			m.save(p)
@@ -164,7 +166,7 @@ func resume(s *side) {
 			return true
 		})
 		s.agree(m, true)
-		if rest >= all {
+		if read && rest >= all {
 			s.Errorf("resumed after page %d, the pull begins from the start", k+1)
 		}
 	}
@@ -499,6 +501,96 @@ func lookup(s *side) {
 	s.look(keys)
 }
 
+func oneCustomer(s *side) {
+	s.fill(false)
+	customers := s.held(connector.Customers)
+	if !s.features.Lookup {
+		if _, err := s.open().Customer(context.Background(), customers[0].ID); !errors.Is(err, errors.ErrUnsupported) {
+			s.Errorf("one customer, which this ERP cannot be asked for, answers %v", err)
+		}
+		return
+	}
+	whole := s.wholeCustomer
+	active, last := customers[0], customers[len(customers)-1]
+	whole(active)
+	whole(customers[3]) // an inactive one
+	whole(last)
+	s.touch(active) // in the second of what was read before
+	whole(active)
+	if s.features.Contacts {
+		ann, bea := s.add(connector.Contacts), s.add(connector.Contacts)
+		r := s.invent(connector.Contacts)
+		r.Company = active.ID
+		cleo := s.put(r)
+		s.attach(active, ann, 0)
+		s.attach(active, bea, 1)
+		s.attach(last, bea, 0)
+		s.inactivate(bea)
+		whole(active)
+		s.attach(active, ann, 1)
+		s.attach(active, cleo, 0)
+		s.touch(cleo)
+		whole(active)
+		s.detach(active, bea)
+		whole(active)
+		whole(last)
+	}
+	s.inactivate(active)
+	whole(active)
+	for _, id := range []string{"987654321", "", "no'such", `\`, "%", "1 OR 1=1", "Ünknown"} {
+		page, err := s.open().Customer(context.Background(), id)
+		if err != nil || len(page.Customers)+len(page.Contacts)+len(page.Links)+len(page.Bad) > 0 {
+			s.Errorf("the customer %q, who is not there, answers %d customers, %v", id, len(page.Customers), err)
+		}
+	}
+	if s.features.Removes {
+		s.remove(last)
+		if page, err := s.open().Customer(context.Background(), last.ID); err != nil || len(page.Customers) > 0 {
+			s.Errorf("the customer %s, who is gone, answers %d customers, %v", last.ID, len(page.Customers), err)
+		}
+	}
+}
+
+// wholeCustomer asks for one customer and compares it with all that is at it.
+func (s *side) wholeCustomer(k connector.Key) {
+	s.Helper()
+	page, err := s.open().Customer(context.Background(), k.ID)
+	if err != nil {
+		s.Fatalf("customer: %v", err)
+	}
+	s.inspect(page)
+	if page.End != nil || page.Next != "" || len(page.Deleted) > 0 {
+		s.Errorf("one customer comes with an End, a Next or deletions")
+	}
+	m := newMirror()
+	m.save(page)
+	s.same(m, k, s.records[k])
+	for p, role := range s.links {
+		if p.customer != k.ID {
+			continue
+		}
+		person := connector.Key{Kind: connector.Contacts, ID: p.contact}
+		s.same(m, person, s.records[person])
+		if got, ok := m.role(p); !ok || got.Key != role.Key {
+			s.Errorf("contact %s has at customer %s the role %q (attached: %t), want %q", p.contact, p.customer, got.Key, ok, role.Key)
+		}
+	}
+	for named := range m.named {
+		_, here := s.links[place{k.ID, named.ID}]
+		if named.Kind == connector.Links { // something is wrong with it; where it is, is looked at below
+			_, here = m.rows[link{customer: k.ID, contact: strings.TrimPrefix(named.ID, connector.LinkID(k.ID, ""))}]
+		}
+		if named != k && !here {
+			s.Errorf("the %s %s comes with customer %s and is not at it", named.Kind, named.ID, k.ID)
+		}
+	}
+	for l := range m.rows {
+		if _, here := s.links[place{l.customer, l.contact}]; !here || l.customer != k.ID {
+			s.Errorf("the link %s/%s comes with customer %s", l.customer, l.contact, k.ID)
+		}
+	}
+}
+
 func foreignCursor(s *side) {
 	s.fill(false)
 	for _, c := range []connector.Cursor{"x", "{}", "[]", "null", "7", `{"v":99999}`, `{"version":99999}`, "\x00"} {
@@ -557,6 +649,9 @@ func fails(fault Fault, kind connector.ErrorKind) func(*side) {
 			s.harness.Fail(fault)
 			_, err := s.open().Lookup(ctx, s.held(connector.Customers)[:1])
 			expect("lookup", err)
+			s.harness.Fail(fault)
+			_, err = s.open().Customer(ctx, s.held(connector.Customers)[0].ID)
+			expect("one customer", err)
 		}
 		if s.features.Calls {
 			s.harness.Fail(fault)
@@ -607,6 +702,8 @@ func cancelled(s *side) {
 	if s.features.Lookup {
 		_, err := s.open().Lookup(ctx, s.held(connector.Customers)[:1])
 		stopped("lookup", err)
+		_, err = s.open().Customer(ctx, s.held(connector.Customers)[0].ID)
+		stopped("one customer", err)
 	}
 	if s.features.Calls {
 		_, err := s.open().Check(ctx)
@@ -701,11 +798,13 @@ func called(s *side) {
 		if s.features.Lookup {
 			_, err = source.Lookup(ctx, s.held(connector.Customers)[:1])
 			errs = append(errs, err)
+			_, err = source.Customer(ctx, s.held(connector.Customers)[0].ID)
+			errs = append(errs, err)
 		}
 		return errs
 	}
 	if err := errors.Join(ask()...); err != nil {
-		s.Fatalf("pull, check and lookup: %v", err)
+		s.Fatalf("pull, check, lookup and one customer: %v", err)
 	}
 	sent := len(s.harness.Requests())
 	if sent-before != count {
@@ -737,6 +836,7 @@ func readOnly(s *side) {
 	s.since(m, end.Cursor)
 	if s.features.Lookup {
 		s.look(s.held(connector.Customers)[:1])
+		s.wholeCustomer(s.held(connector.Customers)[0])
 	}
 	if len(s.harness.Requests()) == 0 {
 		s.Errorf("the harness logged no request, so it would not have logged a write")

@@ -72,6 +72,7 @@ var cases = []testCase{
 	{"BadID", "a pull that could not read an id does not claim to have listed its kind", damage(NoID), badID},
 
 	{"Lookup", "many records are looked up at once: inactive ones are there, unknown ones missing", nil, lookup},
+	{"OneCustomer", "who asks for one customer gets all that is at it, as it is now, and nothing else", nil, oneCustomer},
 	{"ForeignCursor", "a cursor that is not understood begins the run again, and does not skip", nil, foreignCursor},
 
 	{"Throttled", "the wait an ERP asks for reaches whoever waits", plays(Throttle), fails(Throttle, connector.Throttled)},

@@ -229,7 +229,7 @@ func (t *tokens) Renewed(ctx context.Context, refused string) (string, error) {
 		return t.creds.AccessToken, nil
 	}
 	t.creds.RefreshToken = t.harness.erp.Credentials().RefreshToken // what another process has saved
-	creds, err := t.harness.conn.Renew(ctx, "", t.creds)
+	creds, err := t.harness.conn.Renew(ctx, connector.Account{}, t.creds)
 	if err != nil {
 		return "", err
 	}

@@ -55,16 +55,17 @@ type Op string
 
 // The requests there are: all of them read.
 const (
-	OpCheck  Op = "check"
-	OpPage   Op = "page"
-	OpLookup Op = "lookup"
+	OpCheck    Op = "check"
+	OpPage     Op = "page"
+	OpLookup   Op = "lookup"
+	OpCustomer Op = "customer"
 )
 
 // A Request is one that reached the ERP.
 type Request struct {
 	Op   Op
 	Pull connector.Pull  // of OpPage: what would ask for this page anew
-	Keys []connector.Key // of OpLookup
+	Keys []connector.Key // of OpLookup and OpCustomer
 }
 
 // Requests is every request so far.

@@ -254,7 +254,7 @@ type vault struct {
 func (v *vault) Token(context.Context) (string, error) { return v.creds.AccessToken, nil }
 
 func (v *vault) Renewed(ctx context.Context, _ string) (string, error) {
-	creds, err := v.conn.Renew(ctx, "", v.creds)
+	creds, err := v.conn.Renew(ctx, connector.Account{}, v.creds)
 	if err != nil {
 		return "", err
 	}
@@ -284,7 +284,7 @@ func TestLogin(t *testing.T) {
 	e.RefuseRenewal(nil)
 	check("")
 
-	if _, err := c.Renew(t.Context(), "", first); connector.KindOf(err) != connector.Denied || e.SpentTwice() != 1 {
+	if _, err := c.Renew(t.Context(), connector.Account{}, first); connector.KindOf(err) != connector.Denied || e.SpentTwice() != 1 {
 		t.Errorf("a spent refresh token answers %v; %d were spent twice", err, e.SpentTwice())
 	}
 	if _, err := c.Open(connector.Account{ID: "company-3"}).Check(t.Context()); connector.KindOf(err) != connector.Denied {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -137,6 +138,37 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 			e.put(&page, k)
 		}
 		met[k] = true
+	}
+	return page, nil
+}
+
+// Customer reads one customer with the links and contacts at it, see connector.Source.
+func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error) {
+	key := connector.Key{Kind: connector.Customers, ID: id}
+	if err := s.send(ctx, Request{Op: OpCustomer, Keys: []connector.Key{key}}); err != nil {
+		return connector.Page{}, err
+	}
+	e := s.erp
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var page connector.Page
+	if !e.put(&page, key) {
+		return page, nil
+	}
+	at := map[string]bool{}
+	for _, link := range slices.Sorted(maps.Keys(e.links)) {
+		if l := e.links[link]; l.Customer == id {
+			e.put(&page, connector.Key{Kind: connector.Links, ID: link})
+			at[l.Contact] = true
+		}
+	}
+	for contactID, p := range e.contacts {
+		if p.company == id {
+			at[contactID] = true
+		}
+	}
+	for _, contactID := range slices.Sorted(maps.Keys(at)) {
+		e.put(&page, connector.Key{Kind: connector.Contacts, ID: contactID})
 	}
 	return page, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +53,7 @@ func (c *Connector) Validate(account string, creds connector.Credentials) error 
 // Renew spends a refresh token of one of the ERPs for an access token and another refresh token, as ERPs do that rotate
 // them. A spent one is denied.
 func (c *Connector) Renew(
-	ctx context.Context, _ string, creds connector.Credentials,
+	ctx context.Context, _ connector.Account, creds connector.Credentials,
 ) (connector.Credentials, error) {
 	if err := ctx.Err(); err != nil {
 		return connector.Credentials{}, err
@@ -79,6 +80,15 @@ func (c *Connector) LongestRequest() time.Duration { return time.Second }
 
 // Limits are none.
 func (c *Connector) Limits() connector.Limits { return connector.Limits{} }
+
+// Rights are the kinds that the stored text names.
+func (c *Connector) Rights(stored string) []connector.Right {
+	var rights []connector.Right
+	for kind := range strings.FieldsSeq(stored) {
+		rights = append(rights, connector.Right{Name: kind, Readable: true, Needed: true})
+	}
+	return rights
+}
 
 func (c *Connector) known() []*ERP {
 	c.mu.Lock()

@@ -49,6 +49,14 @@ func New(t testing.TB) *Server {
 	return &Server{URL: url}
 }
 
+// Empty deletes all that is in this database, and nothing of other tests.
+func (s *Server) Empty(t testing.TB) {
+	t.Helper()
+	if err := command(s.URL, "FLUSHDB"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Private is a Redis of one test's own. Its methods fail the test if they cannot do what they say.
 type Private struct {
 	Server

@@ -2,6 +2,7 @@
 package online
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,12 @@ func Open(a connector.Account) *Source {
 	)}
 }
 
+// InPagesOf has pulls read n customers a page; 0 leaves it as it is.
+func (s *Source) InPagesOf(n int) *Source {
+	s.pageSize = cmp.Or(n, s.pageSize)
+	return s
+}
+
 // Check names the company. CompanyInfo.Id is "1" and not the realm, which is in the path.
 func (s *Source) Check(ctx context.Context) (connector.Check, error) {
 	const step = "read company"
@@ -94,6 +101,11 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 		return connector.Page{}, nil
 	}
 	return s.lookup(ctx, ids)
+}
+
+// Customer is a look-up of one: QuickBooks attaches nothing to a customer but its own record.
+func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error) {
+	return s.Lookup(ctx, []connector.Key{{Kind: connector.Customers, ID: id}})
 }
 
 // lookup asks again in halves for ids of which a row cannot be had or has no id of its own: that customer is there, and

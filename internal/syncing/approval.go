@@ -1,0 +1,29 @@
+package syncing
+
+import (
+	"context"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/postgres"
+)
+
+// approve carries out an approved hold: what can be asked for is looked up again, many to a call and each answer saved, so that
+// another worker goes on where this one ends; then what is still so goes.
+func (s *step) approve(ctx context.Context, source connector.Source) error {
+	unasked, err := s.w.Store.Unasked(ctx, s.c.Step)
+	if err != nil {
+		return err
+	}
+	if _, err := s.lookUp(ctx, source, unasked); err != nil {
+		return err
+	}
+	var went postgres.Went
+	err = s.write(ctx, "carry out", func(ctx context.Context) (err error) {
+		went, err = s.w.Store.CarryOut(ctx, s.c.Step, s.taken())
+		return err
+	})
+	if err == nil {
+		s.w.Metrics.Records(s.c.ERP, "deactivated", went.Deactivated)
+	}
+	return err
+}

@@ -1,0 +1,415 @@
+package syncing_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/connector/memory"
+	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+)
+
+var (
+	approver = postgres.By{User: "ann", Reason: "branch closed"}
+	bea      = postgres.By{User: "bea", Reason: "an accident"}
+)
+
+// hold is the connection's last hold.
+func (w *world) hold() postgres.Hold {
+	w.t.Helper()
+	var id int64
+	if _, err := fmt.Sscan(pgtest.Value(w.t, w.dsn, `SELECT max(id) FROM contactsync.holds`), &id); err != nil {
+		w.t.Fatal(err)
+	}
+	h, err := w.store.Hold(w.ctx, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return h
+}
+
+// approve approves the last hold and works its run to the end.
+func (w *world) approve() postgres.RunState {
+	w.t.Helper()
+	run, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.work()
+	r, err := w.store.Run(w.ctx, run)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) reject() postgres.Rejected {
+	w.t.Helper()
+	done, err := w.store.RejectHold(w.ctx, w.hold(), bea)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return done
+}
+
+// wantRun syncs and compares what went and what was held.
+func (w *world) wantRun(mode postgres.Mode, what string, gone, held int64) {
+	w.t.Helper()
+	if r := w.mustSync(mode); r.Gone != gone || r.Held != held {
+		w.t.Errorf("%s: deactivated %d, held %d; want %d and %d", what, r.Gone, r.Held, gone, held)
+	}
+}
+
+// active are the ERP's ids of the active customers among these.
+func (w *world) active(ids []string) []string {
+	w.t.Helper()
+	var out []string
+	for _, c := range w.list(postgres.Customers, postgres.Filter{Column: "active", Value: true}) {
+		if slices.Contains(ids, c["customer_erp_id"]) {
+			out = append(out, c["customer_erp_id"])
+		}
+	}
+	return out
+}
+
+func customerKeys(ids []string) []connector.Key {
+	var keys []connector.Key
+	for _, id := range ids {
+		keys = append(keys, customer(id))
+	}
+	return keys
+}
+
+// holding is a world of 40 customers, 8 of which a full run did not find and held.
+func holding(t *testing.T) (w *world, all, missing []string) {
+	w = setup(t, memory.QuickBooks)
+	all = w.customers(40)
+	w.mustSync(postgres.Full)
+	missing = all[:8]
+	w.erp.Hide(customerKeys(missing)...)
+	w.wantRun(postgres.Full, "8 of 40 missing", 0, 8)
+	return w, all, missing
+}
+
+// TestApprovingLooksUpAgain guards rule 7: what is still so goes, what came back stays, and the history says who decided and why.
+func TestApprovingLooksUpAgain(t *testing.T) {
+	w, _, missing := holding(t)
+	w.erp.Show(customer(missing[0]))
+	w.erp.Show(customer(missing[1]))
+	w.erp.Inactivate(customer(missing[1]))
+	r := w.approve()
+	if r.Status != "succeeded" || r.Gone != 7 || r.LeftBare != 7 {
+		t.Errorf("the approval's run %s: deactivated %d, left bare %d; want 7 and 7", r.Status, r.Gone, r.LeftBare)
+	}
+	if got := w.active(missing); !slices.Equal(got, missing[:1]) {
+		t.Errorf("active: %v, want the one that was found again", got)
+	}
+	got := pgtest.Value(t, w.dsn, `SELECT string_agg(DISTINCT reason, '; ' ORDER BY reason) FROM contactsync.history WHERE run_id = $1 AND field = 'active'`, r.ID)
+	if want := "erp_absent, approved by ann: branch closed; erp_inactive, approved by ann: branch closed"; got != want {
+		t.Errorf("history says %q, want %q", got, want)
+	}
+	if n := len(w.list(postgres.LeftBare, postgres.Filter{Column: "run_id", Value: r.ID})); n != 7 {
+		t.Errorf("%d customers without a recipient are listed, want 7", n)
+	}
+	if c := w.list(postgres.Connections)[0]; c["held"] != "0" || c["kept"] != "0" {
+		t.Errorf("held %s, kept %s", c["held"], c["kept"])
+	}
+	w.wantRun(postgres.Full, "after the approval", 0, 0)
+	w.erp.Delete(customer(w.list(postgres.Customers, postgres.Filter{Column: "active", Value: true})[5]["customer_erp_id"]))
+	w.wantRun(postgres.Full, "what was approved does not count as an accident", 1, 0)
+}
+
+// TestKilledApprovalGoesOn: a worker that dies in the middle has saved its look-ups, and nothing went yet; another goes on.
+func TestKilledApprovalGoesOn(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.erp.SetPageSize(500)
+	ids := w.customers(1200)
+	w.mustSync(postgres.Full)
+	w.erp.Hide(customerKeys(ids[:1100])...)
+	w.wantRun(postgres.Full, "most are missing", 0, 1100)
+	asked := 0
+	w.erp.Before(func(_ context.Context, r memory.Request) error {
+		if r.Op == memory.OpLookup {
+			asked++
+		}
+		if asked == 2 {
+			asked++
+			return errors.New("killed")
+		}
+		return nil
+	})
+	w.worker.Step = time.Nanosecond // and its steps yield all the time
+	before := len(w.erp.Requests())
+	if r := w.approve(); r.Status != "succeeded" || r.Gone != 1100 || r.Claims < 3 {
+		t.Errorf("%s after %d claims: deactivated %d", r.Status, r.Claims, r.Gone)
+	}
+	if n := len(w.erp.Requests()) - before; n != 4 {
+		t.Errorf("%d requests for three look-ups, one of which failed: saved ones were repeated", n)
+	}
+}
+
+// TestOneDecidesAHold: of operators deciding at once one wins, and the others are told who and when.
+func TestOneDecidesAHold(t *testing.T) {
+	w, _, missing := holding(t)
+	h := w.hold()
+	var wait sync.WaitGroup
+	errs := make([]error, 6)
+	for i := range errs {
+		wait.Go(func() { _, errs[i] = w.store.ApproveHold(w.ctx, h, postgres.By{User: fmt.Sprint("op", i)}) })
+	}
+	wait.Wait()
+	won := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case !errors.Is(err, postgres.ErrDecided) || !strings.Contains(err.Error(), "approved by op") || !strings.Contains(err.Error(), "UTC"):
+			t.Errorf("the loser is told %v", err)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d approvals, want 1", won)
+	}
+	w.work()
+	if got := w.active(missing); len(got) != 0 {
+		t.Errorf("active: %v", got)
+	}
+}
+
+// TestApprovalAndSyncAtOnce: what is approved goes by its own run only, whatever is read before that.
+func TestApprovalAndSyncAtOnce(t *testing.T) {
+	w, all, missing := holding(t)
+	run := w.queue(postgres.Full) // is handed out before the approval
+	w.erp.Delete(customer(all[20]))
+	approval, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.work()
+	r, err := w.store.Run(w.ctx, run)
+	if err != nil || r.Gone != 1 || r.Held != 0 {
+		t.Errorf("the sync: deactivated %d, held %d, %v; want 1 and 0", r.Gone, r.Held, err)
+	}
+	if a, err := w.store.Run(w.ctx, approval); err != nil || a.Gone != 8 {
+		t.Errorf("the approval: deactivated %d, %v", a.Gone, err)
+	}
+	if got := w.active(missing); len(got) != 0 {
+		t.Errorf("active: %v", got)
+	}
+}
+
+// TestFailedApprovalIsOpenAgain: what was approved and did not go is held as before, with what was held meanwhile.
+func TestFailedApprovalIsOpenAgain(t *testing.T) {
+	w, all, _ := holding(t)
+	w.erp.Hide(customerKeys(all[8:12])...)
+	w.queue(postgres.Full)
+	w.erp.Before(func(_ context.Context, r memory.Request) error {
+		if r.Op == memory.OpLookup {
+			return &connector.Error{Kind: connector.Rejected, Step: "look up", Message: "no"}
+		}
+		return nil
+	})
+	run, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.work()
+	if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "failed" || r.Gone != 0 {
+		t.Errorf("%s, deactivated %d, %v", r.Status, r.Gone, err)
+	}
+	w.erp.Before(nil)
+	open := w.hold()
+	if open.State != "open" || open.Contacts < 8 {
+		t.Fatalf("hold %+v", open)
+	}
+	if r := w.approve(); r.Gone != open.Contacts {
+		t.Errorf("deactivated %d, want %d", r.Gone, open.Contacts)
+	}
+}
+
+// TestRejectionIsRememberedUntilNewEvidence guards rule 7: the same evidence again neither holds nor lets go, nor counts; being
+// read active ends the memory; other evidence is held again, however little it is.
+func TestRejectionIsRememberedUntilNewEvidence(t *testing.T) {
+	t.Run("Missing", func(t *testing.T) {
+		w, all, missing := holding(t)
+		if done := w.reject(); done.Kept != 8 || done.Back != 0 {
+			t.Errorf("%+v", done)
+		}
+		w.wantRun(postgres.Full, "the same evidence", 0, 0)
+		if c := w.list(postgres.Connections)[0]; c["held"] != "0" || c["kept"] != "8" {
+			t.Errorf("held %s, kept %s; want 0 and 8", c["held"], c["kept"])
+		}
+		w.erp.Delete(customer(all[20]))
+		w.wantRun(postgres.Full, "another one beside those kept", 1, 0)
+		w.erp.Show(customer(missing[0]))
+		w.erp.Inactivate(customer(missing[0]))
+		w.wantRun(postgres.Full, "another reason", 0, 1)
+		if got := w.active(missing); len(got) != 8 {
+			t.Errorf("active: %v", got)
+		}
+		w.erp.Reactivate(customer(missing[0]))
+		w.erp.Show(customerKeys(missing)...)
+		w.wantRun(postgres.Full, "all are back", 0, 0)
+		if c := w.list(postgres.Connections)[0]; c["held"] != "0" || c["kept"] != "0" {
+			t.Errorf("held %s, kept %s after all were read active", c["held"], c["kept"])
+		}
+		w.erp.Hide(customerKeys(missing)...)
+		w.wantRun(postgres.Full, "gone again after they came back", 0, 8)
+	})
+	t.Run("Inactive", func(t *testing.T) {
+		w := setup(t, memory.QuickBooks)
+		ids := w.customers(40)
+		w.mustSync(postgres.Full)
+		for _, id := range ids[:20] {
+			w.erp.Inactivate(customer(id))
+		}
+		w.wantRun(postgres.Incremental, "half are inactive", 0, 20)
+		w.reject()
+		w.wantRun(postgres.Full, "the same evidence", 0, 0)
+		w.erp.EditCustomer(ids[0], func(c *connector.Customer, _ *connector.Contact) { c.Name = "Renamed" })
+		for range 20 { // ten changes of the ERP in memory share a second
+			w.erp.SetPageSize(3)
+		}
+		w.erp.EditCustomer(ids[0], func(c *connector.Customer, _ *connector.Contact) { c.Number = "7" })
+		w.wantRun(postgres.Incremental, "changed later, and inactive still", 0, 1)
+		if got := w.active(ids[:20]); len(got) != 20 {
+			t.Errorf("active: %v", got)
+		}
+	})
+	t.Run("Links", func(t *testing.T) {
+		w := setup(t, memory.NetSuite)
+		ids := w.customers(10)
+		var people []string
+		for i := range 20 {
+			k := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i), Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@kelp.example", i))}}, "")
+			w.erp.Attach(ids[i%10], k, connector.ERPRole{Key: "7", Name: "Buyer"})
+			people = append(people, k)
+		}
+		w.mustSync(postgres.Full)
+		for i := range 10 {
+			w.erp.Detach(ids[i], people[i])
+		}
+		w.wantRun(postgres.Incremental, "half of the links are gone", 0, 10)
+		w.reject()
+		w.wantRun(postgres.Incremental, "the same evidence", 0, 0)
+		w.wantRun(postgres.Full, "the same evidence in full", 0, 0)
+		w.erp.EditContact(people[0], func(c *connector.Contact) { c.JobTitle = "Buyer" })
+		w.wantRun(postgres.Incremental, "its contact is read, which says nothing of the link", 0, 0)
+		w.erp.Attach(ids[0], people[0], connector.ERPRole{Key: "7", Name: "Buyer"})
+		w.wantRun(postgres.Incremental, "stated again", 0, 0)
+		w.erp.Detach(ids[0], people[0])
+		w.wantRun(postgres.Incremental, "gone again", 1, 0)
+	})
+}
+
+// TestRejectingAfterApprovingBringsBack: customers, contacts and links that the approval took are active again, but for what has
+// changed since; and the evidence is remembered.
+func TestRejectingAfterApprovingBringsBack(t *testing.T) {
+	t.Run("Customers", func(t *testing.T) {
+		w, _, missing := holding(t)
+		recipients := len(w.list(postgres.Recipients))
+		w.approve()
+		w.erp.Show(customer(missing[0])) // came back by itself
+		w.wantRun(postgres.Full, "one came back", 0, 0)
+		w.erp.Hide(customer(missing[0]))
+		w.wantRun(postgres.Full, "and went again", 1, 0)
+		if done := w.reject(); done.Back != 7 || done.Changed != 1 || done.Kept != 7 {
+			t.Errorf("%+v", done)
+		}
+		if got := w.active(missing); !slices.Equal(got, missing[1:]) {
+			t.Errorf("active: %v", got)
+		}
+		if n := len(w.list(postgres.Recipients)); n != recipients-1 {
+			t.Errorf("%d recipients, want %d", n, recipients-1)
+		}
+		got := pgtest.Value(t, w.dsn, `SELECT string_agg(DISTINCT concat_ws(' ', by_user, reason), '; ') FROM contactsync.history
+			WHERE by_user = 'bea' AND field = 'active' AND became = 'true'`)
+		if want := fmt.Sprintf("bea rejected hold %d: an accident", w.hold().ID); got != want {
+			t.Errorf("history says %q, want %q", got, want)
+		}
+		w.wantRun(postgres.Full, "the same evidence", 0, 0)
+	})
+	t.Run("Links", func(t *testing.T) {
+		w := setup(t, memory.NetSuite)
+		ids := w.customers(10)
+		for i := range 20 {
+			k := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i)}, "")
+			w.erp.Attach(ids[i%10], k, connector.ERPRole{Key: "7", Name: "Buyer"})
+		}
+		w.mustSync(postgres.Full)
+		state := `SELECT string_agg(concat_ws(' ', id, active, stated_by, erp_role_key), ';' ORDER BY id) FROM contactsync.customer_contacts`
+		before := pgtest.Value(t, w.dsn, state)
+		w.erp.Hide(connector.Key{Kind: connector.Links})
+		w.wantRun(postgres.Incremental, "no links at all", 0, 20)
+		if r := w.approve(); r.Gone != 20 {
+			t.Errorf("deactivated %d", r.Gone)
+		}
+		w.reject()
+		if after := pgtest.Value(t, w.dsn, state); after != before {
+			t.Errorf("links were not brought back as they were\nbefore %s\nafter  %s", before, after)
+		}
+		w.wantRun(postgres.Incremental, "the same evidence", 0, 0)
+	})
+	t.Run("BeforeItWasCarriedOut", func(t *testing.T) {
+		w, _, missing := holding(t)
+		run, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done := w.reject(); done.Kept != 8 {
+			t.Errorf("%+v", done)
+		}
+		w.work()
+		if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "cancelled" || r.Gone != 0 {
+			t.Errorf("%s %v", r.Status, err)
+		}
+		if h := w.hold(); h.State != "rejected" || len(w.active(missing)) != 8 {
+			t.Errorf("%+v, active %v", h, w.active(missing))
+		}
+	})
+	t.Run("WhileItIsCarriedOut", func(t *testing.T) {
+		w, _, missing := holding(t)
+		var once sync.Once
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op == memory.OpLookup {
+				once.Do(func() { w.reject() })
+			}
+			return nil
+		})
+		if r := w.approve(); r.Status != "cancelled" || r.Gone != 0 || len(w.active(missing)) != 8 {
+			t.Errorf("%s: deactivated %d, active %v", r.Status, r.Gone, w.active(missing))
+		}
+	})
+}
+
+// TestLeftWithoutARecipient: customers that a run leaves without one which they had are counted and listed; what still has another
+// recipient is not, and a person's own contact counts.
+func TestLeftWithoutARecipient(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(20)
+	bare := w.erp.AddCustomer(connector.Customer{Name: "Only Ann", Kind: contact.Customer})
+	for _, c := range []string{bare, ids[0]} {
+		k := w.erp.AddContact(connector.Contact{Name: "Ann of " + c, Channels: []connector.Channel{memory.Mail("ann" + c + "@kelp.example")}}, "")
+		w.erp.Attach(c, k, connector.ERPRole{Key: "-10", Name: "Primary Contact"})
+	}
+	w.mustSync(postgres.Full)
+	w.exec(`UPDATE roles SET communication_contact = true WHERE id IN (SELECT role_id FROM role_mappings WHERE erp_role_key = '-10')`)
+	for _, c := range w.list(postgres.Contacts) {
+		if strings.HasPrefix(c["name"], "Ann of ") {
+			w.erp.Inactivate(connector.Key{Kind: connector.Contacts, ID: c["contact_erp_id"]})
+		}
+	}
+	r := w.mustSync(postgres.Incremental)
+	left := w.list(postgres.LeftBare, postgres.Filter{Column: "run_id", Value: r.ID})
+	if r.Gone != 2 || r.LeftBare != 1 || len(left) != 1 || left[0]["customer_name"] != "Only Ann" || left[0]["communication_type"] != "communication_contact" {
+		t.Errorf("deactivated %d, left bare %d: %v", r.Gone, r.LeftBare, left)
+	}
+}
