@@ -25,10 +25,9 @@ import (
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
 //     again: something a rejection keeps is to go by new evidence.
 //
-// What is absent is found by NOT IN, which hashes what was named once, and needs work_mem to believe that it fits (Store.lock
-// gives it): on a first load the planner knows no statistics, and an anti-join became a nested loop of minutes. EXCEPT takes four
-// times as long. own_id is made before it is compared: under row-level security no index is used for what a concatenation, which
-// might leak, is compared with.
+// What is absent is found by NOT IN, which hashes once what was named; pageWriter.lock sets work_mem so that the planner believes
+// that it fits. EXCEPT takes four times as long, and an anti-join became a nested loop of minutes on a first load, when there are
+// no statistics. own_id is a column because row-level security lets no index be used for what a concatenation is compared with.
 const going = `
 run AS (
 	SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole, NULL AS why
@@ -81,7 +80,8 @@ why_customer AS (
 	) AS why ORDER BY id, first
 ),
 going_customer AS (
-	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence, c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
+	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence,
+		c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
 	FROM why_customer g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
 	WHERE g.id NOT IN (SELECT d.id FROM decided d JOIN why_customer w ON w.id = d.id WHERE d.kind = 'customer' AND ` + sameEvidence + `)
 ),

@@ -30,7 +30,8 @@ func TestGoingIsFoundInOneReading(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	brake, err := store.Brake(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, settings.Settings{BrakeMin: 5, BrakePercent: 5, BrakeInactivePercent: 30})
+	limits := settings.Settings{BrakeMin: 5, BrakePercent: 5, BrakeInactivePercent: 30}
+	brake, err := store.Brake(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, limits)
 	_ = store.Close()
 	if err != nil || brake.Cause != "" || len(brake.Missing) != gone {
 		t.Fatalf("%d missing, %q, %v", len(brake.Missing), brake.Cause, err)

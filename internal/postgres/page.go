@@ -127,7 +127,7 @@ func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found conne
 }
 
 // lock takes the run's row and checks that the step still holds it. From then on Postgres ends the transaction when nothing
-// comes for as long as the lease (idlePatience says why).
+// comes for as long as the lease (idlePatience says why). work_mem holds the ids of the largest connections (going says why).
 func (w *pageWriter) lock(ctx context.Context) error {
 	var run struct {
 		Pages     int    `db:"pages"`

@@ -94,7 +94,8 @@ const benchConnection = `
 	INSERT INTO contactsync.tenants (name) VALUES ('Kelp');
 	INSERT INTO contactsync.connections (tenant_id, erp, account, name, schedule, stale_at) VALUES (1, 'one', '1', 'Kelp', 'off', now());
 	INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
-	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id) VALUES (1, 1, 'company', 'Company Contact', 1);
+	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id)
+		VALUES (1, 1, 'company', 'Company Contact', 1);
 	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, lease_until)
 		VALUES (1, 1, 'full', 'manual', 'running', now() + interval '1 day')`
 
