@@ -208,7 +208,11 @@ func (w *world) mirror(s *side) (toGo map[string]bool) {
 		}
 		activity("contact", id, c.active, got.active, here.reasons["contact "+id])
 	}
+	holding := one[bool](w, `SELECT EXISTS (SELECT FROM contactsync.holds WHERE connection_id = $1 AND state = 'open')`, s.connection.ID)
 	for pair, role := range there.links {
+		if holding && role == "" && here.links[pair] != "" {
+			continue // its row with the role is gone, its contact states it still: while all that goes is held, so is that
+		}
 		differ("link", pair[0]+"/"+pair[1], "role", role, here.links[pair])
 	}
 	// What the ERP no longer has is inactive here, or held.
