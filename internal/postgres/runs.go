@@ -341,10 +341,24 @@ var ErrNotYours = errors.New("this delivery is not to be worked")
 // failed before it if there is one.
 func (s *Store) Claim(ctx context.Context, run int64, delivery int, lease time.Duration) (*Claimed, error) {
 	var c *Claimed
-	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) (err error) {
-		c, err = claim(ctx, tx, run, delivery, lease)
-		return err
-	})
+	try := func() error {
+		return s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) (err error) {
+			c, err = claim(ctx, tx, run, delivery, lease)
+			return err
+		})
+	}
+	err := try()
+	if isUniqueViolation(err, "runs_one_lease") {
+		// The lease of another run that has ended, whose worker died, is in the way, and that run may be waiting for this one.
+		err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+			_, err := tx.ExecContext(ctx, `UPDATE runs o SET lease_until = NULL FROM runs r
+				WHERE r.id = $1 AND o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until < clock_timestamp()`, run)
+			return err
+		})
+		if err == nil {
+			err = try()
+		}
+	}
 	if isUniqueViolation(err, "runs_one_running") || isUniqueViolation(err, "runs_one_lease") {
 		err = ErrNotYours // another run of the connection is on its way; the scheduler hands this one out after it
 	}

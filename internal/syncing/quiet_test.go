@@ -3,6 +3,7 @@ package syncing_test
 import (
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/connector/memory"
@@ -74,5 +75,33 @@ func (w *world) statements() func() int {
 			w.t.Fatal(err)
 		}
 		return n
+	}
+}
+
+// TestDeadWorkersLeaseIsInNobodysWay: a sync waits for the refresh of a customer, and the refresh must not wait for the ended lease of
+// the sync's dead worker.
+func TestDeadWorkersLeaseIsInNobodysWay(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(5)
+	w.mustSync(postgres.Full)
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Microsecond); err != nil { // and dies
+		t.Fatal(err)
+	}
+	refresh := w.queueCustomer("1")
+	w.work()
+	if r := w.state(refresh); r.Status != "succeeded" {
+		t.Errorf("the refresh is %s", r.Status)
+	}
+	if err := w.store.HandOutAgain(w.ctx, []postgres.HandOut{{Run: run, Delivery: w.delivery(run)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.work()
+	if r := w.state(run); r.Status != "succeeded" {
+		t.Errorf("the sync is %s", r.Status)
 	}
 }
