@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -19,7 +18,7 @@ func (c *Claimed) Quiet(page connector.Page) bool {
 // FinishQuiet ends a run whose only page is Quiet, in one statement: most runs of a fleet are such. It is false, and nothing is
 // written, where there is more to do than to move the cursor, or another step may have the run: the page is to be saved then.
 func (s *Store) FinishQuiet(ctx context.Context, c *Claimed, end connector.End, calls int) (done bool, err error) {
-	now := time.Now() // off by no more than the clocks are: the schedule's own spread is wider
+	began := c.seen.began // a moment ago, and by the one clock that all workers share
 	err = s.in(ctx, asSync, c.Tenant, func(tx *sqlx.Tx) error {
 		result, err := tx.ExecContext(ctx, `
 			WITH ended AS (
@@ -33,7 +32,7 @@ func (s *Store) FinishQuiet(ctx context.Context, c *Claimed, end connector.End, 
 					AND NOT EXISTS (SELECT FROM role_mappings m WHERE m.tenant_id = $1 AND m.connection_id = r.connection_id AND m.role_id IS NULL)
 				RETURNING r.*, true AS nothing
 			)`+succeeded,
-			c.Tenant, c.Run, calls, staleAt(c.seen.schedule, c.seen.autoSync, now, c.Connection), nextDue(c.seen.schedule, now, c.Connection, "active"),
+			c.Tenant, c.Run, calls, staleAt(c.seen.schedule, c.seen.autoSync, began, c.Connection), nextDue(c.seen.schedule, began, c.Connection, "active"),
 			string(end.Cursor), end.Rights, c.Connection, c.Fencing, c.seen.schedule, c.seen.autoSync, c.seen.state)
 		if err != nil {
 			return err

@@ -332,6 +332,7 @@ type Claimed struct {
 type seen struct {
 	schedule, state string
 	autoSync        bool
+	began           time.Time // of the listing, by the database's clock
 }
 
 // ErrNotYours says that a delivery is not the current one, or that its run may not be worked now: the task ends.
@@ -394,6 +395,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Schedule       string       `db:"schedule"`
 		AutoSync       bool         `db:"auto_sync"`
 		State          string       `db:"state"`
+		Began          time.Time    `db:"listing_began_at"`
 		KeyID          string       `db:"key_id"`
 		Box            []byte       `db:"box"`
 		Version        int64        `db:"version"`
@@ -423,7 +425,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 			r.throttled_since, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
 			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
 				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
-			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state,
+			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state, r.listing_began_at,
 			coalesce(k.key_id, '') AS key_id, coalesce(k.box, '') AS box, coalesce(k.version, 0) AS version, k.refused_at IS NOT NULL AS login_refused,
 			EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
 			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
@@ -448,7 +450,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	if r.KeyID != "" && !r.LoginRefused {
 		c.Login = &credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
 	}
-	c.seen = seen{schedule: r.Schedule, autoSync: r.AutoSync, state: r.State}
+	c.seen = seen{schedule: r.Schedule, autoSync: r.AutoSync, state: r.State, began: r.Began}
 	switch {
 	case r.AfterFailure.Bool:
 		return c, takeOver(ctx, tx, c)
