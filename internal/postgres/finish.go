@@ -23,7 +23,8 @@ import (
 //   - A link goes when nobody states it any more.
 //   - With a customer goes the contact that its own record is.
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
-//     again: something a rejection keeps is to go by new evidence.
+//     again: something a rejection keeps is to go by new evidence. That asks a person anew, so until one decides the rejection
+//     says no more about it (asked), whatever the evidence becomes.
 //
 // What is absent is found by NOT IN, which hashes once what was named; pageWriter.lock sets work_mem so that the planner believes
 // that it fits. EXCEPT takes four times as long, and an anti-join became a nested loop of minutes on a first load, when there are
@@ -34,7 +35,9 @@ run AS (
 	FROM runs r WHERE r.tenant_id = $1 AND r.id = $2
 ),
 decided AS (
-	SELECT i.kind, i.entity_id AS id, i.evidence, i.stated_by, h.state
+	SELECT i.kind, i.entity_id AS id, i.evidence, i.stated_by, h.state, h.state = 'rejected' AND (i.kind, i.entity_id) IN (
+		SELECT a.kind, a.entity_id FROM run r JOIN holds o ON o.tenant_id = $1 AND o.connection_id = r.connection_id AND o.state = 'open'
+		JOIN hold_items a ON a.tenant_id = $1 AND a.hold_id = o.id AND a.left_at IS NULL) AS asked
 	FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')
 	JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 ),
@@ -115,7 +118,7 @@ restated AS (
 	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
 	CROSS JOIN LATERAL (SELECT ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by) s
 	WHERE s.stated_by <> '{}'
-		OR u.id NOT IN (SELECT d.id FROM decided d JOIN unstated w ON w.id = d.id WHERE d.kind = 'link' AND (d.state = 'approved' OR w.by <@ d.stated_by))
+		OR u.id NOT IN (SELECT d.id FROM decided d JOIN unstated w ON w.id = d.id WHERE d.kind = 'link' AND (d.state = 'approved' OR NOT d.asked AND w.by <@ d.stated_by))
 ),
 going_link AS (
 	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
@@ -146,8 +149,8 @@ const affected = `
 const (
 	evidence = `CASE reason WHEN 'erp_inactive' THEN concat('stated inactive', ', changed ' || nullif(at, ''))
 		WHEN 'erp_deleted' THEN 'the ERP says that it was deleted' ELSE 'not in a complete listing' END`
-	sameEvidence = `(d.state = 'approved' OR d.evidence = w.evidence
-		OR d.evidence = 'the ERP says that it was deleted' AND w.evidence = 'not in a complete listing')`
+	sameEvidence = `(d.state = 'approved' OR NOT d.asked AND (d.evidence = w.evidence
+		OR d.evidence = 'the ERP says that it was deleted' AND w.evidence = 'not in a complete listing'))`
 )
 
 // roleBy is the ERP role that link l has once it is stated by those of s.

@@ -252,8 +252,13 @@ func TestRejectionIsRememberedUntilNewEvidence(t *testing.T) {
 		w.erp.Show(customer(missing[0]))
 		w.erp.Inactivate(customer(missing[0]))
 		w.wantRun(postgres.Full, "another reason", 0, 1)
+		w.erp.Hide(customer(missing[0]))
+		w.wantRun(postgres.Full, "the first reason again, before anybody decided on the other", 0, 1)
 		if got := w.active(missing); len(got) != 8 {
 			t.Errorf("active: %v", got)
+		}
+		if c := w.list(postgres.Connections)[0]; c["held"] != "1" {
+			t.Errorf("held %s, want the one that is asked about anew", c["held"])
 		}
 		w.erp.Reactivate(customer(missing[0]))
 		w.erp.Show(customerKeys(missing)...)

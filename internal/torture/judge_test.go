@@ -269,10 +269,10 @@ func beyond(n, earlier, least int64, percent float64, active int64) bool {
 func (w *world) holds(s *side, toGo map[string]bool) {
 	held := map[string]bool{}
 	var missing, stated int64
-	again := false // new evidence about something that a rejection keeps
+	again := false // a person is asked anew about something that a rejection keeps
 	w.each(`SELECT i.kind || ' ' || concat_ws('/', coalesce(cu.erp_id, lcu.erp_id), coalesce(co.erp_id, lco.erp_id)),
 			h.state = 'open', h.state = 'open' AND EXISTS (SELECT FROM contactsync.holds k JOIN contactsync.hold_items j ON j.hold_id = k.id AND j.left_at IS NULL
-				WHERE k.connection_id = h.connection_id AND k.state = 'rejected' AND j.kind = i.kind AND j.entity_id = i.entity_id AND j.evidence <> i.evidence)
+				WHERE k.connection_id = h.connection_id AND k.state = 'rejected' AND j.kind = i.kind AND j.entity_id = i.entity_id)
 		FROM contactsync.holds h JOIN contactsync.hold_items i ON i.hold_id = h.id AND i.left_at IS NULL
 		LEFT JOIN contactsync.customers cu ON i.kind = 'customer' AND cu.id = i.entity_id
 		LEFT JOIN contactsync.contacts co ON i.kind = 'contact' AND co.id = i.entity_id

@@ -239,7 +239,8 @@ CREATE FUNCTION torture.changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFI
 	END IF;
 	RETURN NULL;
 END $$;
-CREATE TRIGGER changed AFTER UPDATE OF cursor, rights, last_success_at ON contactsync.connections FOR EACH STATEMENT EXECUTE FUNCTION torture.changed();
+-- By row: a statement that finds nothing to end writes none.
+CREATE TRIGGER changed AFTER UPDATE OF cursor, rights, last_success_at ON contactsync.connections FOR EACH ROW EXECUTE FUNCTION torture.changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE ON contactsync.customers FOR EACH STATEMENT EXECUTE FUNCTION torture.changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE ON contactsync.contacts FOR EACH STATEMENT EXECUTE FUNCTION torture.changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE ON contactsync.customer_contacts FOR EACH STATEMENT EXECUTE FUNCTION torture.changed();
