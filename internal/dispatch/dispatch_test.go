@@ -274,6 +274,24 @@ func TestPausedERP(t *testing.T) {
 		JOIN contactsync.connections n ON n.id = r.connection_id WHERE r.status = 'queued' AND n.erp = 'quickbooks-online' AND r.not_before IS NOT NULL`)
 }
 
+// TestMisconfiguredThenDenied: a company whose login is lost while the installation was refused is told so once the installation
+// is let in again, though nothing succeeds: else the pause of an only company would have no end, and nobody would ask for its login.
+func TestMisconfiguredThenDenied(t *testing.T) {
+	for _, c := range []struct{ connections, denied int }{{1, 1}, {2, 2}, {50, 3}} {
+		t.Run(fmt.Sprint(c.connections), func(t *testing.T) {
+			f := newFleet(t, c.connections)
+			f.finish(1, c.denied, "failed", "misconfigured")
+			f.tick(f.scheduler())
+			f.finish(1, c.denied-1, "failed", "denied")
+			f.tick(f.scheduler())
+			f.want("pauses before as many are denied as were misconfigured", "1", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+			f.finish(c.denied, c.denied, "failed", "denied")
+			f.tick(f.scheduler())
+			f.want("pauses once they are", "0", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+		})
+	}
+}
+
 // TestMostAccountsRefused: a cap or a block that hits most accounts is the installation's, and those that were blamed for it
 // are active again; a few refused accounts are their own.
 func TestMostAccountsRefused(t *testing.T) {

@@ -34,15 +34,21 @@ type Pause struct {
 //
 // A pause ends when a run that started after it succeeds, whoever asked for that run. That shows that the installation is
 // accepted: a connection that has not worked since the pause began, and is denied after its end, is denied for its own sake,
-// and does not count for another pause.
+// and does not count for another pause. A pause for being misconfigured also ends when the connections tried last, by runs that
+// started after it, were all denied: who is told that a login is refused was let in, and else a lost login would never be said.
 func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened, ended []Pause, err error) {
 	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		opened, ended = nil, nil
 		err := tx.SelectContext(ctx, &ended, `
 			UPDATE erp_pauses p SET ended_at = now()
-			WHERE p.ended_at IS NULL AND EXISTS (SELECT FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
-				WHERE n.erp = p.erp AND r.finished_at > p.since AND r.started_at > p.since AND r.status = 'succeeded')
-			RETURNING p.erp, p.cause`)
+			WHERE p.ended_at IS NULL AND (
+				EXISTS (SELECT FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
+					WHERE n.erp = p.erp AND r.finished_at > p.since AND r.started_at > p.since AND r.status = 'succeeded')
+				OR p.cause LIKE 'misconfigured: %' AND least($1, (SELECT count(*) FROM connections n WHERE n.erp = p.erp AND `+tried+`)) = (
+					SELECT count(*) FILTER (WHERE error_kind = 'denied') FROM (
+						SELECT r.error_kind FROM connections n CROSS JOIN LATERAL `+lastRun+`
+						WHERE n.erp = p.erp AND `+tried+` AND r.started_at > p.since ORDER BY r.finished_at DESC LIMIT $1) AS lately)
+			) RETURNING p.erp, p.cause`, misconfiguredInARow)
 		if err != nil {
 			return fmt.Errorf("end pauses: %w", err)
 		}
@@ -63,17 +69,21 @@ func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened
 // loginRefused: connection n has a login that is not tried by itself.
 const loginRefused = `EXISTS (SELECT FROM credentials c WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.refused_at IS NOT NULL)`
 
+// tried: connection n counts for whether its ERP refuses the installation. lastRun r is its last one that ended by itself.
+const (
+	tried   = `n.state IN ('active', 'needs_attention') AND NOT ` + loginRefused
+	lastRun = `(SELECT status, error_kind, error, started_at, finished_at FROM runs r
+		WHERE r.connection_id = n.id AND NOT r.preview AND r.status IN ('succeeded', 'failed') ORDER BY r.id DESC LIMIT 1) r`
+)
+
 func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 	err = tx.SelectContext(ctx, &opened, `
 		WITH tried AS (
 			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place,
 				coalesce(n.last_success_at, '-infinity') < coalesce((SELECT max(p.since) FROM erp_pauses p WHERE p.erp = n.erp), '-infinity')
 					AS out_since_a_pause
-			FROM connections n CROSS JOIN LATERAL (
-				SELECT status, error_kind, error, finished_at FROM runs r
-				WHERE r.connection_id = n.id AND NOT r.preview AND r.status IN ('succeeded', 'failed') ORDER BY r.id DESC LIMIT 1
-			) r
-			WHERE n.state IN ('active', 'needs_attention') AND r.finished_at > now() - interval '1 day' AND NOT `+loginRefused+`
+			FROM connections n CROSS JOIN LATERAL `+lastRun+`
+			WHERE `+tried+` AND r.finished_at > now() - interval '1 day'
 		), misconfigured AS (
 			SELECT erp, 'misconfigured: ' || regexp_replace(min(error), ' \(trace [^)]*\)', '') AS cause FROM tried WHERE place <= $1
 			GROUP BY erp HAVING bool_and(coalesce(error_kind, '') = 'misconfigured')
