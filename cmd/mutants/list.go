@@ -135,6 +135,8 @@ var mutants = []mutant{
 	{"a rejection is not remembered", "7", one(finish,
 		"h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')", "h.connection_id = r.connection_id AND h.state = 'approved'"),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
+	{"a rejection answers what is asked anew", "7", one(finish, "h.state = 'rejected' AND (i.kind, i.entity_id) IN (", "false AND (i.kind, i.entity_id) IN ("),
+		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"new evidence about what a rejection keeps lets it go", "7", one(finish, "case g.Again > 0:", "case false:"),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"a NetSuite listing that was cut counts as whole", "6",

@@ -25,6 +25,8 @@ type Step struct {
 	Fencing                 int64
 	Lease                   time.Duration // each saved page renews it too: a long transaction keeps the heartbeat waiting
 	ERPLabel                string        // names the roles made for ERP roles met first
+
+	named *namedIDs // by the run's pages so far; nil: each page reads it anew
 }
 
 // ErrLeaseLost says that another worker has the run now, or that it is no longer running: nothing was written.
@@ -38,7 +40,7 @@ var errLost = ErrLeaseLost
 func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, calls int) (reconcile.Counts, error) {
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-		w := pageWriter{tx: tx, step: step}
+		w := pageWriter{tx: tx, step: step, unhurried: true}
 		if err := w.savePage(ctx, page, calls); err != nil {
 			return err
 		}
@@ -73,6 +75,10 @@ func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found
 type pageWriter struct {
 	tx   *sqlx.Tx
 	step Step
+
+	// unhurried commits do not wait for the disk. Should Postgres crash just then, the page is lost with the checkpoint that says
+	// it was saved, and is read again; the run's end, which waits, makes all of its pages durable.
+	unhurried bool
 
 	page      int  // of this page
 	hasIssues bool // the connection has open ones
@@ -143,11 +149,12 @@ func (w *pageWriter) lock(ctx context.Context) error {
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
 			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
-			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true) AS settings
+			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true)
+				|| CASE WHEN $6 THEN set_config('synchronous_commit', 'off', true) ELSE '' END AS settings
 		FROM runs r
 		WHERE r.tenant_id = $1 AND r.id = $2 AND r.connection_id = $5 AND r.fencing = $3 AND r.status = 'running'
 			AND r.lease_until > clock_timestamp()
-		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10), w.step.Connection)
+		FOR UPDATE`, w.step.Tenant, w.step.Run, w.step.Fencing, strconv.FormatInt(min(w.step.Lease, idlePatience).Milliseconds(), 10), w.step.Connection, w.unhurried)
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}
@@ -191,9 +198,11 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	for _, c := range page.Contacts {
 		contacts[c.ID] = true
 	}
-	records := make([]string, 0, len(customers))
-	for id := range customers {
-		records = append(records, id)
+	customersRead, contactsRead := sortedKeys(customers), sortedKeys(contacts)
+	for _, id := range contactsRead {
+		if owner, own := contact.OwnerOf(id); own {
+			customers[owner] = true
+		}
 	}
 	for _, l := range page.Links {
 		customers[l.Customer], contacts[l.Contact] = true, true
@@ -229,10 +238,17 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	if err := w.readCustomers(ctx, sortedKeys(customers)); err != nil {
 		return err
 	}
+	maps.DeleteFunc(contacts, func(id string, _ bool) bool { // a customer's own contact came with it: of a new one there is none
+		owner, own := contact.OwnerOf(id)
+		return own && w.customerIDs[owner] == 0
+	})
 	if err := w.readContacts(ctx, sortedKeys(contacts)); err != nil {
 		return err
 	}
-	if err := w.readLinks(ctx, idsOf(w.customerIDs, records), idsOf(w.contactIDs, sortedKeys(contacts))); err != nil {
+	if err := w.readPoints(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
+		return err
+	}
+	if err := w.readLinks(ctx, idsOf(w.customerIDs, customersRead), idsOf(w.contactIDs, contactsRead), page); err != nil {
 		return err
 	}
 	if len(page.Links) > 0 {
@@ -240,7 +256,7 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 			return err
 		}
 	}
-	return w.readCounted(ctx)
+	return w.readCounted(ctx, page)
 }
 
 func sortedKeys(m map[string]bool) []string {
@@ -331,19 +347,20 @@ func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
 		}
 		w.held.Contacts[erpID], w.contactIDs[erpID] = c, c.ID
 	}
-	if err := rows.Err(); err != nil || len(w.contactIDs) == 0 {
-		return err
-	}
-	return w.readPoints(ctx)
+	return rows.Err()
 }
 
-func (w *pageWriter) readPoints(ctx context.Context) error {
+// readPoints reads the points of the contacts whose records the page has: a link says nothing of them.
+func (w *pageWriter) readPoints(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
 	contacts := reverse(w.contactIDs)
 	rows, err := w.tx.QueryContext(ctx, `
 		SELECT p.contact_id, p.kind, p.field, p.place, p.value, p.normalised, p.main, p.is_primary, p.usable
 		FROM unnest($2::bigint[]) AS k (id), LATERAL (
 			SELECT * FROM contact_points p WHERE p.tenant_id = $1 AND p.contact_id = k.id ORDER BY p.field, p.place OFFSET 0) AS p`,
-		w.step.Tenant, pq.Array(keysOf(contacts)))
+		w.step.Tenant, pq.Array(ids))
 	if err != nil {
 		return err
 	}
@@ -361,9 +378,28 @@ func (w *pageWriter) readPoints(ctx context.Context) error {
 	return rows.Err()
 }
 
-// readLinks reads the links of the contacts named, and those that the page's customers and contacts stated before.
-func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64) error {
-	if len(customers)+len(contacts) == 0 {
+// readLinks reads the page's links, those of the contacts whose records it has, and those that its customers stated before.
+func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64, page connector.Page) error {
+	read := make(map[int64]bool, len(contacts))
+	for _, id := range contacts {
+		read[id] = true
+	}
+	var pairCustomers, pairContacts []int64
+	pair := func(customer, person string) {
+		c, k := w.customerIDs[customer], w.contactIDs[person]
+		if c != 0 && k != 0 && !read[k] {
+			pairCustomers, pairContacts = append(pairCustomers, c), append(pairContacts, k)
+		}
+	}
+	for _, l := range page.Links {
+		pair(l.Customer, l.Contact)
+	}
+	for _, k := range badKeys(page.Bad) {
+		if customer, person, ok := strings.Cut(k.ID, "/"); ok && k.Kind == connector.Links {
+			pair(customer, person)
+		}
+	}
+	if len(customers)+len(contacts)+len(pairCustomers) == 0 {
 		return nil
 	}
 	rows, err := w.tx.QueryContext(ctx, `
@@ -374,8 +410,12 @@ func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64)
 		SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (
 			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.id AND origin = 'erp' AND contact_id <> ALL ($2)
-				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l`,
-		w.step.Tenant, pq.Array(contacts), pq.Array(customers))
+				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l
+		UNION ALL
+		SELECT l.* FROM unnest($4::bigint[], $5::bigint[]) AS k (customer, contact), LATERAL (
+			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.customer AND contact_id = k.contact AND origin = 'erp' OFFSET 0) AS l`,
+		w.step.Tenant, some(contacts), some(customers), some(pairCustomers), some(pairContacts))
 	if err != nil {
 		return err
 	}
@@ -464,44 +504,44 @@ func (w *pageWriter) readRoles(ctx context.Context) error {
 	return rows.Err()
 }
 
-// readCounted finds which of the records held were named by an earlier page of this run: a record counts once.
-func (w *pageWriter) readCounted(ctx context.Context) error {
-	if w.page == 1 || len(w.customerIDs)+len(w.contactIDs)+len(w.linkIDs) == 0 {
-		return nil
+// readCounted finds which of the page's records were named by an earlier page of this run: a record counts once. What a link's row
+// only refers to is no record of the page.
+func (w *pageWriter) readCounted(ctx context.Context, page connector.Page) error {
+	earlier := w.step.named
+	if earlier == nil {
+		earlier = &namedIDs{}
 	}
-	customers, contacts, links := reverse(w.customerIDs), reverse(w.contactIDs), reverse(w.linkIDs)
-	rows, err := w.tx.QueryContext(ctx, `
-		WITH pages AS (
-			SELECT customer_ids, contact_ids, link_ids FROM run_pages
-			WHERE tenant_id = $1 AND run_id = $2 AND low_id <= $3 AND high_id >= $4
-		)
-		SELECT 'customer', id FROM pages, unnest(customer_ids) AS id WHERE id = ANY ($5)
-		UNION SELECT 'contact', id FROM pages, unnest(contact_ids) AS id WHERE id = ANY ($6)
-		UNION SELECT 'link', id FROM pages, unnest(link_ids) AS id WHERE id = ANY ($7)`,
-		w.step.Tenant, w.step.Run, max(highest(customers), highest(contacts), highest(links)),
-		min(lowest(customers), lowest(contacts), lowest(links)), pq.Array(keysOf(customers)), pq.Array(keysOf(contacts)), pq.Array(keysOf(links)))
-	if err != nil {
+	if err := earlier.upTo(ctx, w.tx, w.step, w.page-1); err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var kind connector.Kind
-		var id int64
-		if err := rows.Scan(&kind, &id); err != nil {
-			return err
-		}
-		key := connector.Key{Kind: kind}
-		switch kind {
-		case connector.Customers:
-			key.ID = customers[id]
-		case connector.Contacts:
-			key.ID = contacts[id]
-		case connector.Links:
-			key.ID = connector.LinkID(links[id].Customer, links[id].Contact)
-		}
-		w.held.Counted[key] = true
+	keys := badKeys(page.Bad)
+	for _, c := range page.Customers {
+		keys = append(keys, connector.Key{Kind: connector.Customers, ID: c.ID})
 	}
-	return rows.Err()
+	for _, c := range page.Contacts {
+		keys = append(keys, connector.Key{Kind: connector.Contacts, ID: c.ID})
+	}
+	for _, l := range page.Links {
+		if l.StatedBy == (connector.Key{}) {
+			keys = append(keys, connector.Key{Kind: connector.Links, ID: connector.LinkID(l.Customer, l.Contact)})
+		}
+	}
+	for _, k := range keys {
+		var id int64
+		switch k.Kind {
+		case connector.Customers:
+			id = w.customerIDs[k.ID]
+		case connector.Contacts:
+			id = w.contactIDs[k.ID]
+		case connector.Links:
+			customer, person, _ := strings.Cut(k.ID, "/")
+			id = w.linkIDs[reconcile.Pair{Customer: customer, Contact: person}]
+		}
+		if earlier.has(k.Kind, id) {
+			w.held.Counted[k] = true
+		}
+	}
+	return nil
 }
 
 func (w *pageWriter) customers(ctx context.Context) error {
@@ -879,18 +919,12 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 		func(c connector.Customer) (string, time.Time) { return c.ID, c.ModifiedAt })
 	contactsAt := inactiveAt(w.plan.Going.Contacts, w.contactIDs, w.incoming.Contacts,
 		func(c connector.Contact) (string, time.Time) { return c.ID, c.ModifiedAt })
-	all := slices.Concat(customers, contacts, links)
-	var low, high *int64
-	if len(all) > 0 {
-		a, b := slices.Min(all), slices.Max(all)
-		low, high = &a, &b
-	}
 	_, err := w.tx.ExecContext(ctx, `
-		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, low_id, high_id, inactive_customer_ids,
-			inactive_contact_ids, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
+		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
+			unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
 			missing_contact_ids, inactive_customer_at, inactive_contact_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
-		w.step.Tenant, w.step.Run, w.page, some(customers), some(contacts), some(links), low, high, some(w.plan.Going.Customers),
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		w.step.Tenant, w.step.Run, w.page, some(customers), some(contacts), some(links), some(w.plan.Going.Customers),
 		some(w.plan.Going.Contacts), some(unstated), some(unstatedBy), some(deletedCustomers), some(deletedContacts),
 		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt)
 	if err != nil {
@@ -954,28 +988,4 @@ func reverse[K comparable](m map[K]int64) map[int64]K {
 		out[id] = k
 	}
 	return out
-}
-
-func keysOf[V any](m map[int64]V) []int64 {
-	out := make([]int64, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	return out
-}
-
-func highest[V any](m map[int64]V) int64 {
-	var high int64
-	for k := range m {
-		high = max(high, k)
-	}
-	return high
-}
-
-func lowest[V any](m map[int64]V) int64 {
-	low := int64(1<<63 - 1)
-	for k := range m {
-		low = min(low, k)
-	}
-	return low
 }

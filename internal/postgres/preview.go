@@ -163,7 +163,7 @@ func (r *rehearsal) become(ctx context.Context, as actor) error {
 // begin makes the run that stands in for the preview, and keeps the recipients as they are before.
 func (r *rehearsal) begin(ctx context.Context) error {
 	r.stage = r.step
-	r.stage.Fencing, r.stage.Lease = 1, 24*time.Hour
+	r.stage.Fencing, r.stage.Lease, r.stage.named = 1, 24*time.Hour, &namedIDs{}
 	err := r.tx.GetContext(ctx, &r.stage.Run, `
 		INSERT INTO runs (tenant_id, connection_id, mode, trigger, purpose, status, fencing, lease_until, since_cursor, listing_began_at,
 			started_at)

@@ -437,7 +437,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		return nil, err
 	}
 	c := &Claimed{
-		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease},
+		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease, named: &namedIDs{}},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
 		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
@@ -492,7 +492,7 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 
 // listAgain begins the listing from its start: nothing read so far counts as seen.
 func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor string) error {
-	c.Mode, c.Since, c.Resume, c.Pulled = mode, "", "", false
+	c.Mode, c.Since, c.Resume, c.Pulled, c.named = mode, "", "", false, &namedIDs{}
 	if mode == Incremental {
 		c.Since = connector.Cursor(cursor)
 	}
