@@ -42,10 +42,18 @@ func BenchmarkSavePage(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer db.Close()
-			if _, err := db.ExecContext(b.Context(), benchConnection); err != nil {
+			if _, err := db.ExecContext(b.Context(), benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL`); err != nil {
 				b.Fatal(err)
 			}
-			step := postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour, ERPLabel: "One"}
+			claim := func() postgres.Step {
+				c, err := store.Claim(b.Context(), 1, 1, time.Hour)
+				if err != nil {
+					b.Fatal(err)
+				}
+				c.ERPLabel = "One"
+				return c.Step
+			}
+			step := claim()
 			save := func(n int) {
 				counts, err := store.SavePage(b.Context(), step, benchPage(n), 1)
 				if err != nil || counts.Read() != 1000 {
@@ -53,9 +61,10 @@ func BenchmarkSavePage(b *testing.B) {
 				}
 			}
 			again := func() { // as a run of its own would
-				if _, err := db.ExecContext(b.Context(), `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`); err != nil {
+				if _, err := db.ExecContext(b.Context(), `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0, lease_until = NULL`); err != nil {
 					b.Fatal(err)
 				}
+				step = claim()
 			}
 			warm := held
 			if !unchanged {
@@ -96,8 +105,8 @@ const benchConnection = `
 	INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
 	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id)
 		VALUES (1, 1, 'company', 'Company Contact', 1);
-	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, lease_until)
-		VALUES (1, 1, 'full', 'manual', 'running', now() + interval '1 day')`
+	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, delivery, lease_until)
+		VALUES (1, 1, 'full', 'manual', 'running', 1, now() + interval '1 day')`
 
 func benchPage(n int) connector.Page {
 	page := connector.Page{Next: connector.Cursor(fmt.Sprintf(`{"v":1,"page":%d}`, n))}
