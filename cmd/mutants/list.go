@@ -53,6 +53,8 @@ var mutants = []mutant{
 		"if err == nil && page.End != nil {\n\t\t_, err = w.tx.ExecContext(ctx, `UPDATE connections SET cursor = $3 WHERE tenant_id = $1 AND id = $2`, "+
 			"w.step.Tenant, w.step.Connection, string(end.Cursor))\n\t}\n\tif err != nil {\n\t\treturn fmt.Errorf(\"move checkpoint: %w\", err)\n\t}"),
 		inRules, "TestCursorMovesWithTheOutcome"},
+	{"a step goes on behind pages that a crash took", "4", one(pages, "p.checkpoint != w.checkpoint || p.pulled != w.pulled", "false"),
+		inRules, "TestPagesThatACrashTookAreReadAgain"},
 	{"the fencing number is not compared", "5",
 		one(pages, "r.connection_id = $5 AND r.fencing = $3 AND", "r.connection_id = $5 AND r.fencing >= $3 AND"),
 		inRules, "TestLoserOfTheLeaseCannotWrite"},
@@ -137,7 +139,7 @@ var mutants = []mutant{
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"a rejection answers what is asked anew", "7", one(finish, "h.state = 'rejected' AND (i.kind, i.entity_id) IN (", "false AND (i.kind, i.entity_id) IN ("),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
-	{"new evidence about what a rejection keeps lets it go", "7", one(finish, "case g.Again > 0:", "case false:"),
+	{"new evidence about what a rejection keeps lets it go", "7", one(finish, "if g.Again > 0 {", "if false {"),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"a NetSuite listing that was cut counts as whole", "6",
 		one(suiteql+"row.go", "if !*reply.HasMore && *reply.Total > reply.Offset+*reply.Count {", "if false {"), "./connectors/netsuite", "TestCutsAreNoEnd"},

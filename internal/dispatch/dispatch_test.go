@@ -277,8 +277,8 @@ func TestPausedERP(t *testing.T) {
 // TestMisconfiguredThenDenied: a company whose login is lost while the installation was refused is told so once the installation
 // is let in again, though nothing succeeds: else the pause of an only company would have no end, and nobody would ask for its login.
 func TestMisconfiguredThenDenied(t *testing.T) {
-	for _, c := range []struct{ connections, denied int }{{1, 1}, {2, 2}, {50, 3}} {
-		t.Run(fmt.Sprint(c.connections), func(t *testing.T) {
+	for _, c := range []struct{ connections, denied int }{{1, 1}, {2, 2}, {5, 1}, {50, 3}} { // the others are idle
+		t.Run(fmt.Sprint(c.denied, " of ", c.connections), func(t *testing.T) {
 			f := newFleet(t, c.connections)
 			f.finish(1, c.denied, "failed", "misconfigured")
 			f.tick(f.scheduler())

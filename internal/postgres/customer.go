@@ -98,13 +98,13 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
+		if err := w.goOn(ctx); err != nil {
 			return err
 		}
 		if err := w.read(ctx, page); err != nil {
 			return fmt.Errorf("read what is held: %w", err)
 		}
-		w.plan = reconcile.Page(w.held, page)
+		w.incoming, w.plan = page, reconcile.Page(w.held, page)
 		if err := w.unstatedRows(ctx, id); err != nil {
 			return fmt.Errorf("find links that went: %w", err)
 		}
@@ -118,9 +118,9 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 		_, err := tx.ExecContext(ctx, `
 			WITH told AS (
 				INSERT INTO run_pages (tenant_id, run_id, page, told, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
-					unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids)
+					inactive_customer_at, inactive_contact_at, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids)
 				SELECT $1, r.id, r.pages + 1, true, g.customer_ids, g.contact_ids, g.link_ids, g.inactive_customer_ids, g.inactive_contact_ids,
-					g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids
+					g.inactive_customer_at, g.inactive_contact_at, g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids
 				FROM runs r, run_pages g
 				WHERE g.tenant_id = $1 AND g.run_id = $2 AND g.page = $3 AND r.tenant_id = $1 AND r.connection_id = $4 AND r.purpose = 'sync'
 					AND NOT r.preview AND r.pages > 0 AND (r.status IN ('running', 'waiting') OR r.status = 'failed' AND r.checkpoint <> ''
@@ -137,6 +137,10 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 	if err != nil {
 		return counts, fmt.Errorf("save customer: %w", err)
 	}
+	if page.End == nil {
+		page.End = &connector.End{} // it is all that the run reads
+	}
+	step.saved(page)
 	return counts, nil
 }
 

@@ -231,7 +231,7 @@ type Brake struct {
 func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) (Brake, error) {
 	var b Brake
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
-		if err = lockRun(ctx, tx, step); err != nil {
+		if err = goOn(ctx, tx, step); err != nil {
 			return err
 		}
 		if b, err = brake(ctx, tx, step, limits); err != nil || b.Cause != "" {
@@ -331,8 +331,12 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		total := n + earlier
 		return n > 0 && total > int64(limits.BrakeMin) && float64(total)*100 > percent*float64(g.Active)
 	}
+	again := ""
+	if g.Again > 0 {
+		again = fmt.Sprintf("%d records that a rejected hold keeps are to go by new evidence", g.Again)
+	}
 	if g.Missing+g.Stated == 0 {
-		return "", nil
+		return again, nil
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
 	if err != nil {
@@ -343,8 +347,8 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), nil
 	case g.RightsChanged:
 		return "what the login may read has changed since the last finished run", nil
-	case g.Again > 0:
-		return fmt.Sprintf("%d records that a rejected hold keeps are to go by new evidence", g.Again), nil
+	case again != "":
+		return again, nil
 	case beyond(g.Missing, g.MissingEarlier, limits.BrakePercent):
 		return fmt.Sprintf("%d of %d active customer contacts are missing, %d more went in the last 24 h; the brake allows %d or %g %%",
 			g.Missing, g.Active, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
@@ -370,7 +374,7 @@ type Went struct {
 func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
 	var went Went
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-		if err := lockRun(ctx, tx, step); err != nil {
+		if err := goOn(ctx, tx, step); err != nil {
 			return err
 		}
 		if err := settle(ctx, tx, step, limits, lookups); err != nil {

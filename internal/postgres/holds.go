@@ -287,7 +287,7 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error) {
 	var went Went
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-		if err := lockRun(ctx, tx, step); err != nil {
+		if err := goOn(ctx, tx, step); err != nil {
 			return err
 		}
 		status := "succeeded"

@@ -26,11 +26,15 @@ type Step struct {
 	Lease                   time.Duration // each saved page renews it too: a long transaction keeps the heartbeat waiting
 	ERPLabel                string        // names the roles made for ERP roles met first
 
-	named *namedIDs // by the run's pages so far; nil: each page reads it anew
+	progress *progress // nil: unknown
 }
 
 // ErrLeaseLost says that another worker has the run now, or that it is no longer running: nothing was written.
 var ErrLeaseLost = errors.New("the lease of this run is lost")
+
+// ErrPagesLost says that Postgres has lost what the step had saved, as in a crash (unhurried says why). What is left is whole, and the
+// run goes on from it by another step: this one would leave out what was lost.
+var ErrPagesLost = errors.New("saved pages were lost, as when Postgres crashes: they are read again")
 
 // errLost keeps once from repeating what must not be repeated.
 var errLost = ErrLeaseLost
@@ -50,6 +54,7 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	if err != nil {
 		return counts, fmt.Errorf("save page: %w", err)
 	}
+	step.saved(page)
 	return counts, nil
 }
 
@@ -77,13 +82,15 @@ type pageWriter struct {
 	step Step
 
 	// unhurried commits do not wait for the disk. Should Postgres crash just then, the page is lost with the checkpoint that says
-	// it was saved, and is read again; the run's end, which waits, makes all of its pages durable.
+	// it was saved, and is read again (goOn sees to that); the run's end, which waits, makes all of its pages durable.
 	unhurried bool
 
-	page      int  // of this page
-	hasIssues bool // the connection has open ones
-	hasHold   bool // it holds, or a rejection remembers, something
-	hasErased bool // the tenant had people erased
+	page       int    // of this page
+	checkpoint string // before it
+	pulled     bool
+	hasIssues  bool // the connection has open ones
+	hasHold    bool // it holds, or a rejection remembers, something
+	hasErased  bool // the tenant had people erased
 
 	incoming connector.Page
 
@@ -100,7 +107,7 @@ type pageWriter struct {
 }
 
 func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls int) error {
-	if err := w.lock(ctx); err != nil {
+	if err := w.goOn(ctx); err != nil {
 		return err
 	}
 	if err := w.save(ctx, page); err != nil {
@@ -110,7 +117,7 @@ func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls in
 }
 
 func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
-	if err := w.lock(ctx); err != nil {
+	if err := w.goOn(ctx); err != nil {
 		return err
 	}
 	if err := w.save(ctx, found); err != nil {
@@ -136,14 +143,16 @@ func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found conne
 // comes for as long as the lease (idlePatience says why). work_mem holds the ids of the largest connections (going says why).
 func (w *pageWriter) lock(ctx context.Context) error {
 	var run struct {
-		Pages     int    `db:"pages"`
-		HasIssues bool   `db:"has_issues"`
-		HasHold   bool   `db:"has_hold"`
-		HasErased bool   `db:"has_erased"`
-		Settings  string `db:"settings"`
+		Pages      int    `db:"pages"`
+		Checkpoint string `db:"checkpoint"`
+		Pulled     bool   `db:"pulled"`
+		HasIssues  bool   `db:"has_issues"`
+		HasHold    bool   `db:"has_hold"`
+		HasErased  bool   `db:"has_erased"`
+		Settings   string `db:"settings"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
-		SELECT r.pages,
+		SELECT r.pages, r.checkpoint, r.pulled,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
@@ -159,7 +168,19 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		return ErrLeaseLost
 	}
 	w.page, w.hasIssues, w.hasHold, w.hasErased = run.Pages+1, run.HasIssues, run.HasHold, run.HasErased
+	w.checkpoint, w.pulled = run.Checkpoint, run.Pulled
 	return err
+}
+
+// goOn is lock for what relies on all that the step saved before.
+func (w *pageWriter) goOn(ctx context.Context) error {
+	if err := w.lock(ctx); err != nil {
+		return err
+	}
+	if p := w.step.progress; p != nil && (p.checkpoint != w.checkpoint || p.pulled != w.pulled) {
+		return ErrPagesLost
+	}
+	return nil
 }
 
 // save plans the page against what is held and writes what changed.
@@ -507,9 +528,9 @@ func (w *pageWriter) readRoles(ctx context.Context) error {
 // readCounted finds which of the page's records were named by an earlier page of this run: a record counts once. What a link's row
 // only refers to is no record of the page.
 func (w *pageWriter) readCounted(ctx context.Context, page connector.Page) error {
-	earlier := w.step.named
-	if earlier == nil {
-		earlier = &namedIDs{}
+	earlier := &namedIDs{}
+	if w.step.progress != nil {
+		earlier = &w.step.progress.named
 	}
 	if err := earlier.upTo(ctx, w.tx, w.step, w.page-1); err != nil {
 		return err

@@ -44,7 +44,9 @@ func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened
 			WHERE p.ended_at IS NULL AND (
 				EXISTS (SELECT FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
 					WHERE n.erp = p.erp AND r.finished_at > p.since AND r.started_at > p.since AND r.status = 'succeeded')
-				OR p.cause LIKE 'misconfigured: %' AND least($1, (SELECT count(*) FROM connections n WHERE n.erp = p.erp AND `+tried+`)) = (
+				OR p.cause LIKE 'misconfigured: %' AND greatest(1, least($1, (
+						SELECT count(*) FROM connections n CROSS JOIN LATERAL `+lastRun+`
+						WHERE n.erp = p.erp AND `+tried+` AND r.finished_at > p.since - interval '1 day'))) = (
 					SELECT count(*) FILTER (WHERE error_kind = 'denied') FROM (
 						SELECT r.error_kind FROM connections n CROSS JOIN LATERAL `+lastRun+`
 						WHERE n.erp = p.erp AND `+tried+` AND r.started_at > p.since ORDER BY r.finished_at DESC LIMIT $1) AS lately)

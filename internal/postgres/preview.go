@@ -75,7 +75,7 @@ func (s *Store) keepPage(ctx context.Context, step Step, page connector.Page, as
 	}
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		if err := w.lock(ctx); err != nil {
+		if err := w.goOn(ctx); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO preview_pages (tenant_id, run_id, page, body, asked) VALUES ($1, $2, $3, $4, $5)`,
@@ -93,6 +93,7 @@ func (s *Store) keepPage(ctx context.Context, step Step, page connector.Page, as
 	if err != nil {
 		return fmt.Errorf("keep page: %w", err)
 	}
+	step.saved(page)
 	return nil
 }
 
@@ -163,7 +164,7 @@ func (r *rehearsal) become(ctx context.Context, as actor) error {
 // begin makes the run that stands in for the preview, and keeps the recipients as they are before.
 func (r *rehearsal) begin(ctx context.Context) error {
 	r.stage = r.step
-	r.stage.Fencing, r.stage.Lease, r.stage.named = 1, 24*time.Hour, &namedIDs{}
+	r.stage.Fencing, r.stage.Lease, r.stage.progress = 1, 24*time.Hour, &progress{}
 	err := r.tx.GetContext(ctx, &r.stage.Run, `
 		INSERT INTO runs (tenant_id, connection_id, mode, trigger, purpose, status, fencing, lease_until, since_cursor, listing_began_at,
 			started_at)
@@ -247,7 +248,9 @@ func (r *rehearsal) replayPage(ctx context.Context) (more bool, err error) {
 	}
 	w := pageWriter{tx: r.tx, step: r.stage, later: &r.met}
 	if len(kept.Asked) == 0 {
-		return true, w.savePage(ctx, page, 0)
+		err := w.savePage(ctx, page, 0)
+		r.stage.saved(page)
+		return true, err
 	}
 	asked, err := r.asked(ctx, kept.Asked)
 	if err != nil {

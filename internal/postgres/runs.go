@@ -437,7 +437,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		return nil, err
 	}
 	c := &Claimed{
-		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease, named: &namedIDs{}},
+		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease, progress: &progress{checkpoint: r.Checkpoint, pulled: r.Pulled}},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
 		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
@@ -480,6 +480,7 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 		return err
 	}
 	c.Resume, c.Pulled = connector.Cursor(earlier.Checkpoint), earlier.Pulled
+	c.progress.checkpoint, c.progress.pulled = earlier.Checkpoint, earlier.Pulled
 	_, err = tx.ExecContext(ctx, `
 		WITH moved AS (UPDATE run_pages SET run_id = $2 WHERE tenant_id = $1 AND run_id = $3), emptied AS (
 			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3)
@@ -492,7 +493,8 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 
 // listAgain begins the listing from its start: nothing read so far counts as seen.
 func listAgain(ctx context.Context, tx *sqlx.Tx, c *Claimed, mode Mode, cursor string) error {
-	c.Mode, c.Since, c.Resume, c.Pulled, c.named = mode, "", "", false, &namedIDs{}
+	c.Mode, c.Since, c.Resume, c.Pulled = mode, "", "", false
+	*c.progress = progress{}
 	if mode == Incremental {
 		c.Since = connector.Cursor(cursor)
 	}
@@ -521,6 +523,12 @@ func (s *Store) ListAgain(ctx context.Context, c *Claimed) error {
 		return fmt.Errorf("begin listing again: %w", err)
 	}
 	return nil
+}
+
+// goOn is lockRun for what relies on all that the step saved before.
+func goOn(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	w := pageWriter{tx: tx, step: step}
+	return w.goOn(ctx)
 }
 
 func lockRun(ctx context.Context, tx *sqlx.Tx, step Step) error {

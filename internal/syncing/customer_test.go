@@ -47,6 +47,18 @@ func (w *world) at(customer string) string {
 		FROM contact_directory WHERE customer_erp_id = $1 AND active AND contact_erp_id NOT LIKE 'customer:%'`, customer)
 }
 
+// TestRefreshTakesOutOfTheHold guards rule 7: what a refresh reads active is held no longer.
+func TestRefreshTakesOutOfTheHold(t *testing.T) {
+	w, _, missing := holding(t)
+	w.erp.Show(customer(missing[0]))
+	if r := w.refresh(missing[0]); r.Status != "succeeded" {
+		t.Fatal(r.Status)
+	}
+	if h := w.hold(); h.State != "open" || h.Contacts != 7 {
+		t.Errorf("the hold is %s and has %d; want 7 of 8", h.State, h.Contacts)
+	}
+}
+
 // TestOneCustomerNow: a refresh brings everything at one customer up to date and touches nothing else, neither what else
 // changed in the ERP nor what the connection's syncs go by.
 func TestOneCustomerNow(t *testing.T) {

@@ -313,6 +313,28 @@ func TestRejectionIsRememberedUntilNewEvidence(t *testing.T) {
 		w.erp.Detach(ids[0], people[0])
 		w.wantRun(postgres.Incremental, "gone again", 1, 0)
 	})
+	t.Run("WithoutAPlace", func(t *testing.T) {
+		w := setup(t, memory.NetSuite)
+		ids := w.customers(20)
+		var people []connector.Key
+		for i := range 10 {
+			k := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i), Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@kelp.example", i))}}, "")
+			w.erp.Attach(ids[i], k, connector.ERPRole{Key: "7", Name: "Buyer"})
+			people = append(people, connector.Key{Kind: connector.Contacts, ID: k})
+		}
+		w.mustSync(postgres.Full)
+		w.erp.Detach(ids[0], people[0].ID)
+		w.wantRun(postgres.Incremental, "one is detached", 1, 0)
+		w.erp.Hide(people...)
+		w.wantRun(postgres.Full, "all people are missing", 0, 9)
+		w.reject()
+		w.erp.Show(people[0])
+		w.erp.Inactivate(people[0])
+		w.wantRun(postgres.Full, "another reason, and nobody's mail", 0, 0)
+		if got := pgtest.Value(t, w.dsn, `SELECT active FROM contactsync.contacts WHERE erp_id = '`+people[0].ID+`'`); got != "true" {
+			t.Error("what a person kept went without being asked about")
+		}
+	})
 }
 
 // TestRejectingAfterApprovingBringsBack: customers, contacts and links that the approval took are active again, but for what has

@@ -1,7 +1,7 @@
 package syncing_test
 
 import (
-	"strconv"
+	"fmt"
 	"testing"
 	"time"
 
@@ -20,17 +20,25 @@ func TestQuietRunCostsLittle(t *testing.T) {
 	w.mustSync(postgres.Incremental)
 	statements := w.statements()
 	was := pgtest.Value(t, w.dsn, `SELECT last_success_at FROM contactsync.connections`)
-	run := w.queue(postgres.Incremental)
-	out, err := w.store.HandOutNew(w.ctx, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := statements()
-	if next := w.worker.Work(w.ctx, run, out[0].Delivery); next != nil {
-		t.Fatal("the run goes on")
-	}
-	if n := statements() - before; n < 2 || n > 9 {
-		t.Errorf("%d statements", n)
+	var run int64
+	for {
+		run = w.queue(postgres.Incremental)
+		out, err := w.store.HandOutNew(w.ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, forgotten := statements()
+		if next := w.worker.Work(w.ctx, run, out[0].Delivery); next != nil {
+			t.Fatal("the run goes on")
+		}
+		after, now := statements()
+		if now != forgotten {
+			continue // Postgres had to forget some of what it counted, for the statements of other tests
+		}
+		if n := after - before; n < 2 || n > 9 {
+			t.Errorf("%d statements", n)
+		}
+		break
 	}
 	r, err := w.store.Run(w.ctx, run)
 	if err != nil || r.Status != "succeeded" || r.Read != 0 || r.Calls != 1 {
@@ -59,22 +67,23 @@ func TestQuietRunKeepsWhatIsOpen(t *testing.T) {
 	}
 }
 
-// statements counts what programs asked of the test's database, transactions' beginnings and ends aside.
-func (w *world) statements() func() int {
+// statements counts what programs asked of the test's database, transactions' beginnings and ends aside, and how often the server
+// forgot some of all that it had counted.
+func (w *world) statements() func() (n, forgotten int) {
 	w.t.Helper()
 	if pgtest.Value(w.t, w.dsn, `SELECT 'pg_stat_statements' = ANY (string_to_array(current_setting('shared_preload_libraries'), ','))`) != "true" {
 		w.t.Skip("the server does not preload pg_stat_statements, which counts statements; the private servers do")
 	}
 	pgtest.Exec(w.t, w.dsn, `CREATE EXTENSION pg_stat_statements`)
-	return func() int {
-		n, err := strconv.Atoi(pgtest.Value(w.t, w.dsn, `SELECT coalesce(sum(s.calls), 0)::int FROM pg_stat_statements s
-			JOIN pg_database d ON d.oid = s.dbid AND d.datname = current_database()
+	return func() (n, forgotten int) {
+		counts := pgtest.Value(w.t, w.dsn, `SELECT coalesce(sum(s.calls), 0)::int || ' ' || (SELECT dealloc FROM pg_stat_statements_info)
+			FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid AND d.datname = current_database()
 			JOIN pg_roles r ON r.oid = s.userid WHERE (r.rolname LIKE 'contactsync%' OR s.query LIKE 'SELECT set_config($1, $2%')
-				AND s.query !~* '^(begin|commit|rollback)'`))
-		if err != nil {
+				AND s.query !~* '^(begin|commit|rollback)'`)
+		if _, err := fmt.Sscan(counts, &n, &forgotten); err != nil {
 			w.t.Fatal(err)
 		}
-		return n
+		return n, forgotten
 	}
 }
 

@@ -9,6 +9,24 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 )
 
+// progress is how far a step knows that its run has come, by what it read and saved itself.
+type progress struct {
+	checkpoint string
+	pulled     bool
+	named      namedIDs
+}
+
+// saved notes a page whose transaction was committed.
+func (s Step) saved(page connector.Page) {
+	if s.progress == nil {
+		return
+	}
+	if page.Next != "" {
+		s.progress.checkpoint = string(page.Next)
+	}
+	s.progress.pulled = s.progress.pulled || page.End != nil
+}
+
 // namedIDs are the records that a run's pages named so far, as a step read it from run_pages. They are looked at once each: to ask
 // Postgres which of a page's records the earlier pages named costs, with every page, as much more as there are pages. It takes
 // little memory, since our ids of one connection lie close together.
