@@ -52,6 +52,8 @@ type Stored struct {
 	// RenewingSince tells of an earlier renewal that had begun and whose end no process recorded: a worker may have died
 	// between the ERP's reply and the commit, and a new refresh token with it; or it is still trying to save it.
 	RenewingSince *time.Time
+	// RenewingFor is how long ago that was by the vault's clock, since this machine's may be wrong.
+	RenewingFor time.Duration
 	// UnansweredSince is the first renewal after the last good one whose answer did not arrive or could not be read: the ERP
 	// may have replaced the refresh token with it.
 	UnansweredSince *time.Time
@@ -252,7 +254,7 @@ func (s *TokenSource) renew(ctx context.Context, refused string) (connector.Cred
 				return old, nil
 			}
 			if got == nil || !sameLogin(c, sent) {
-				if note := old.RenewingSince; got == nil && note != nil && time.Since(*note) < renewal {
+				if got == nil && old.RenewingSince != nil && old.RenewingFor < renewal {
 					return Stored{}, errBusy
 				}
 				sent, got = c, nil

@@ -25,7 +25,8 @@ type shelf struct {
 	lock   chan struct{}
 	mu     sync.Mutex
 	stored Stored
-	began  *time.Time // the note of a renewal that has begun
+	began  *time.Time    // the note of a renewal that has begun
+	ahead  time.Duration // of its clock
 	reads  int
 	saves  int
 	failed int        // saves that failed
@@ -79,7 +80,11 @@ func (v *shelf) Renew(ctx context.Context, renew func(context.Context, Stored) (
 	defer func() { <-v.lock }()
 
 	old, now := v.now(), time.Now()
-	old.RenewingSince, v.began = v.began, &now
+	began := now.Add(v.ahead)
+	old.RenewingSince, v.began = v.began, &began
+	if old.RenewingSince != nil {
+		old.RenewingFor = began.Sub(*old.RenewingSince)
+	}
 	fresh, err := renew(ctx, old)
 	if err != nil {
 		v.began = old.RenewingSince
@@ -610,6 +615,18 @@ func TestUnsavedReplyElsewhere(t *testing.T) {
 		}
 		got, err = w.source().Token(t.Context())
 		want(t, got, err, "access-secret-2")
+
+		// Nor for an hour where this machine's clock is an hour behind the vault's.
+		w.ahead = time.Hour
+		w.store(t, "refresh-secret-2", "", 0)
+		noted := time.Now().Add(w.ahead - renewal)
+		w.began = &noted
+		start = time.Now()
+		got, err = w.source().Token(t.Context())
+		want(t, got, err, "access-secret-3")
+		if waited := time.Since(start); waited > again {
+			t.Errorf("waited %v", waited)
+		}
 	})
 }
 

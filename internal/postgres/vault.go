@@ -35,6 +35,7 @@ type sealedRow struct {
 	Box       []byte       `db:"box"`
 	Version   int64        `db:"version"`
 	Since     sql.NullTime `db:"renewing_since"`
+	For       int64        `db:"renewing_for"` // µs
 	Open      sql.NullTime `db:"unanswered_since"`
 	RefusedAt sql.NullTime `db:"refused_at"`
 	Refused   string       `db:"refused"`
@@ -44,7 +45,7 @@ type sealedRow struct {
 func (r sealedRow) stored() credentials.Stored {
 	s := credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
 	if r.Since.Valid {
-		s.RenewingSince = &r.Since.Time
+		s.RenewingSince, s.RenewingFor = &r.Since.Time, time.Duration(r.For)*time.Microsecond
 	}
 	if r.Open.Valid {
 		s.UnansweredSince = &r.Open.Time
@@ -68,6 +69,7 @@ func (v *Vault) in(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 
 func (v *Vault) get(ctx context.Context, tx *sqlx.Tx, row *sealedRow, lock string) error {
 	err := tx.GetContext(ctx, row, `SELECT key_id, box, version, renewing_since, unanswered_since, refused_at,
+			coalesce(extract(epoch FROM clock_timestamp() - renewing_since) * 1e6, 0)::bigint AS renewing_for,
 			coalesce(refused, '') AS refused, coalesce(refused_hint, '') AS refused_hint
 		FROM credentials WHERE tenant_id = $1 AND connection_id = $2`+lock, v.tenant, v.connection)
 	if errors.Is(err, sql.ErrNoRows) {
