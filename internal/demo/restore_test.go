@@ -37,7 +37,7 @@ func restore(t *testing.T, options qbo.Options) *restored {
 	}
 	scheduler, worker := s.launch("scheduler"), s.launch("worker")
 	s.becomes("7", `SELECT count(*) FROM contactsync.runs WHERE status = 'succeeded'`)
-	s.ctl(nil, 0, "role", "set", "--tenant", "Kelp", "Company Contact", "--invoice-presentment=true")
+	s.ctl(nil, 0, "role", "set", "--tenant", "Kelp", "Company Contact", "--invoice-presentment=true", "--yes")
 
 	dir, programs := folder(t), postgresPrograms(t)
 	backup, roles := filepath.Join(dir, "backup"), filepath.Join(dir, "roles.sql")
@@ -63,7 +63,7 @@ func restore(t *testing.T, options qbo.Options) *restored {
 		}
 		c.Import(3)
 	}
-	s.ctl(nil, 0, "role", "set", "--tenant", "Kelp", "Company Contact", "--invoice-presentment=false")
+	s.ctl(nil, 0, "role", "set", "--tenant", "Kelp", "Company Contact", "--invoice-presentment=false", "--yes")
 	s.end(worker)
 	s.ctl(nil, 0, "resync", "1", "2", "3")
 	pgtest.Exec(t, s.dsn, `UPDATE contactsync.connections SET next_due_at = now() WHERE id > 3`)
