@@ -314,7 +314,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 				count(*) FILTER (WHERE new) AS new
 			FROM affected
 		)
-		SELECT c.missing, c.stated, c.new, 
+		SELECT c.missing, c.stated, c.new,
 			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'

@@ -59,8 +59,6 @@ type FleetERP struct {
 	PausedFor time.Duration `db:"paused_for"`
 }
 
-// Held ones are found by kind, each by its own index: the view held_customer_contacts says the same, but compares each item
-// with every customer contact of the tenant, seconds for a hold of thousands.
 const fleet = `
 	WITH counted AS (
 		SELECT erp, count(*) FILTER (WHERE state = 'active') AS active, count(*) FILTER (WHERE state = 'paused') AS paused,
@@ -90,20 +88,9 @@ const fleet = `
 	), open_holds AS (
 		SELECT n.erp, h.tenant_id, h.id, h.opened_at FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 		WHERE h.state = 'open' AND n.state <> 'removed'
-	), items AS (
-		SELECT h.erp, i.tenant_id, i.kind, i.entity_id FROM open_holds h
-		JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 	), held AS (
-		SELECT erp, count(*) AS held FROM (
-			SELECT i.erp, c.tenant_id, c.id FROM items i JOIN customer_contacts c
-				ON i.kind = 'customer' AND c.tenant_id = i.tenant_id AND c.customer_id = i.entity_id AND c.origin = 'erp'
-			UNION
-			SELECT i.erp, c.tenant_id, c.id FROM items i JOIN customer_contacts c
-				ON i.kind = 'contact' AND c.tenant_id = i.tenant_id AND c.contact_id = i.entity_id AND c.origin = 'erp'
-			UNION
-			SELECT i.erp, c.tenant_id, c.id FROM items i JOIN customer_contacts c
-				ON i.kind = 'link' AND c.tenant_id = i.tenant_id AND c.id = i.entity_id AND c.origin = 'erp'
-		) AS u GROUP BY erp
+		SELECT n.erp, count(*) AS held FROM held_customer_contacts h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
+		WHERE n.state <> 'removed' GROUP BY n.erp
 	), holding AS (
 		SELECT erp, count(*) AS holds, min(opened_at) AS oldest_hold FROM open_holds GROUP BY erp
 	), wrong AS (

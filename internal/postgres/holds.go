@@ -46,13 +46,8 @@ var ErrDecided = errors.New("the hold is decided already")
 
 const readHold = `
 	SELECT h.id, h.tenant_id, h.connection_id, n.name, n.state AS connection_state, h.state, h.decided_by, h.decided_at,
-		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status, (SELECT count(*) FROM (
-			SELECT l.id FROM hold_items i JOIN customer_contacts l ON l.tenant_id = i.tenant_id AND l.customer_id = i.entity_id AND l.origin = 'erp'
-			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'customer'
-			UNION SELECT l.id FROM hold_items i JOIN customer_contacts l ON l.tenant_id = i.tenant_id AND l.contact_id = i.entity_id AND l.origin = 'erp'
-			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'contact'
-			UNION SELECT i.entity_id FROM hold_items i
-			WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL AND i.kind = 'link') AS place) AS customer_contacts
+		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status,
+		(SELECT count(*) FROM hold_customer_contacts c WHERE c.tenant_id = h.tenant_id AND c.hold_id = h.id) AS customer_contacts
 	FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 	LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true
 	WHERE h.id = $1`

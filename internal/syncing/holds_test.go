@@ -462,4 +462,7 @@ func TestHeldAreActive(t *testing.T) {
 	if got := pgtest.Value(t, w.dsn, `SELECT held FROM connection_status`); r.Held != 9 || got != "9" {
 		t.Errorf("the run counted %d held, the status %s", r.Held, got)
 	}
+	if hold, fleet := w.hold().Contacts, w.fleet().Held; hold != 9 || fleet != 9 {
+		t.Errorf("the hold has %d, the fleet %d", hold, fleet)
+	}
 }

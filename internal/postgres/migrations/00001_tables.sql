@@ -169,7 +169,8 @@ CREATE TABLE contactsync.run_pages (
 	customer_ids          bigint[] NOT NULL DEFAULT '{}',
 	contact_ids           bigint[] NOT NULL DEFAULT '{}',
 	link_ids              bigint[] NOT NULL DEFAULT '{}',
-	told                  boolean NOT NULL DEFAULT false,
+	low_id                bigint,
+	high_id               bigint,
 	inactive_customer_ids bigint[] NOT NULL DEFAULT '{}',
 	inactive_contact_ids  bigint[] NOT NULL DEFAULT '{}',
 	unstated_link_ids     bigint[] NOT NULL DEFAULT '{}',
@@ -185,7 +186,7 @@ CREATE TABLE contactsync.run_pages (
 COMMENT ON TABLE contactsync.run_pages IS
 	'A row per saved page, in the page''s own transaction: what it named, and what going it signalled. Logged on purpose: an unlogged table is emptied by a crash, and an empty "seen" reads as everybody gone.';
 COMMENT ON COLUMN contactsync.run_pages.customer_ids IS 'Our ids of what the page named; a record with an issue was seen.';
-COMMENT ON COLUMN contactsync.run_pages.told IS 'By the refresh of a customer, whose own run counts the records.';
+COMMENT ON COLUMN contactsync.run_pages.low_id IS 'Lowest and highest of all ids named: finds the pages that may have named a record before.';
 COMMENT ON COLUMN contactsync.run_pages.inactive_customer_ids IS 'Stated inactive by the ERP while we hold them active.';
 COMMENT ON COLUMN contactsync.run_pages.unstated_link_ids IS 'Links that the record in unstated_by (same position) stated before and does not now.';
 COMMENT ON COLUMN contactsync.run_pages.deleted_customer_ids IS 'Deleted, the ERP claims; looked up before it counts.';
