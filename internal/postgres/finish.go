@@ -41,6 +41,10 @@ decided AS (
 	FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')
 	JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 ),
+remembered AS (
+	SELECT kind, id, evidence FROM decided WHERE state = 'rejected' AND NOT asked
+	UNION ALL SELECT kind, id, ` + absence + ` FROM decided WHERE state = 'rejected' AND NOT asked AND evidence = ` + deletion + `
+),
 page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
 named_customer AS (SELECT p.page, n.id FROM page p, unnest(p.customer_ids) AS n (id)),
 named_contact AS (SELECT p.page, n.id FROM page p, unnest(p.contact_ids) AS n (id)),
@@ -86,7 +90,8 @@ going_customer AS (
 	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence,
 		c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
 	FROM why_customer g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
-	WHERE g.id NOT IN (SELECT d.id FROM decided d JOIN why_customer w ON w.id = d.id WHERE d.kind = 'customer' AND ` + sameEvidence + `)
+	WHERE g.id NOT IN (SELECT id FROM decided WHERE kind = 'customer' AND state = 'approved')
+		AND (g.id, g.evidence) NOT IN (SELECT id, evidence FROM remembered WHERE kind = 'customer')
 ),
 why_contact AS (
 	SELECT DISTINCT ON (id) id, reason, missing, own, ` + evidence + ` AS evidence FROM (
@@ -101,7 +106,8 @@ going_contact AS (
 	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, g.evidence,
 		NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM page) AS looked
 	FROM why_contact g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
-	WHERE g.own OR g.id NOT IN (SELECT d.id FROM decided d JOIN why_contact w ON w.id = d.id WHERE d.kind = 'contact' AND ` + sameEvidence + `)
+	WHERE g.own OR g.id NOT IN (SELECT id FROM decided WHERE kind = 'contact' AND state = 'approved')
+		AND (g.id, g.evidence) NOT IN (SELECT id, evidence FROM remembered WHERE kind = 'contact')
 ),
 unstated AS (
 	SELECT s.id, array_agg(s.by) AS by FROM (
@@ -118,7 +124,9 @@ restated AS (
 	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
 	CROSS JOIN LATERAL (SELECT ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by) s
 	WHERE s.stated_by <> '{}'
-		OR u.id NOT IN (SELECT d.id FROM decided d JOIN unstated w ON w.id = d.id WHERE d.kind = 'link' AND (d.state = 'approved' OR NOT d.asked AND w.by <@ d.stated_by))
+		OR u.id NOT IN (SELECT id FROM decided WHERE kind = 'link' AND state = 'approved')
+			AND EXISTS (SELECT FROM unnest(u.by) AS b (by) WHERE (u.id, b.by) NOT IN (
+				SELECT id, unnest(stated_by) FROM decided WHERE kind = 'link' AND state = 'rejected' AND NOT asked))
 ),
 going_link AS (
 	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
@@ -130,27 +138,31 @@ again AS (
 ),
 affected AS (` + affected + `)`
 
-// affected are the customer contacts that were active and would not be; those made by this run itself do not count.
+// affected are the customer contacts that were active and would not be; those made by this run itself do not count. Whether both
+// sides of a place are active is asked by key, place by place: a join of tables so small that they have no statistics compared
+// everything with everything.
 const affected = `
-	SELECT l.id, bool_or(g.missing) AS missing, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
+	SELECT l.id, bool_or(l.missing) AS missing, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
 	FROM (
-		SELECT l.id, c.missing FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
-		UNION ALL SELECT l.id, k.missing FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id
-		UNION ALL SELECT id, true FROM going_link
-	) g
-	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id AND l.active AND l.origin = 'erp'
-	JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
-	JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
+		SELECT l.*, c.missing FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
+		UNION ALL SELECT l.*, k.missing FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id
+		UNION ALL SELECT l.*, true FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+	) l
+	WHERE l.active AND l.origin = 'erp' AND ` + bothActive + `
 	GROUP BY l.id
 `
 
-// evidence is what a record's going is said by, in words. sameEvidence: decided d said so already, or said that it was deleted, of
-// which absence is no more than the consequence; and what is approved goes by its own run.
+// bothActive: the customer and the contact of customer contact l are active.
+const bothActive = `(SELECT cu.active FROM customers cu WHERE cu.tenant_id = $1 AND cu.id = l.customer_id)
+		AND (SELECT co.active FROM contacts co WHERE co.tenant_id = $1 AND co.id = l.contact_id)`
+
+// evidence is what a record's going is said by, in words. A rejection that remembers a deletion remembers the absence too, which is
+// no more than its consequence.
 const (
+	absence  = `'not in a complete listing'`
+	deletion = `'the ERP says that it was deleted'`
 	evidence = `CASE reason WHEN 'erp_inactive' THEN concat('stated inactive', ', changed ' || nullif(at, ''))
-		WHEN 'erp_deleted' THEN 'the ERP says that it was deleted' ELSE 'not in a complete listing' END`
-	sameEvidence = `(d.state = 'approved' OR NOT d.asked AND (d.evidence = w.evidence
-		OR d.evidence = 'the ERP says that it was deleted' AND w.evidence = 'not in a complete listing'))`
+		WHEN 'erp_deleted' THEN ` + deletion + ` ELSE ` + absence + ` END`
 )
 
 // roleBy is the ERP role that link l has once it is stated by those of s.
@@ -304,11 +316,10 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 			SELECT count(*) AS n FROM run r
 			JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND l.active AND l.origin = 'erp'
 				AND l.created_at < r.listing_began_at
-			JOIN customers cu ON cu.tenant_id = $1 AND cu.id = l.customer_id AND cu.active
-			JOIN contacts co ON co.tenant_id = $1 AND co.id = l.contact_id AND co.active
-			WHERE l.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer_contact')
-				AND cu.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer')
-				AND co.id NOT IN (SELECT entity_id FROM back WHERE entity = 'contact')
+			WHERE `+bothActive+`
+				AND l.id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer_contact')
+				AND l.customer_id NOT IN (SELECT entity_id FROM back WHERE entity = 'customer')
+				AND l.contact_id NOT IN (SELECT entity_id FROM back WHERE entity = 'contact')
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
 				count(*) FILTER (WHERE new) AS new

@@ -192,9 +192,8 @@ func mailDifferenceAt(ctx context.Context, tx *sqlx.Tx, tenant int64, customers 
 }
 
 // nestedLoops are turned off where all of a connection, or of a tenant, is joined: of rows that the transaction itself wrote, or
-// that were loaded a moment ago, the planner has no statistics, takes them for a few, and would compare each with each. What is
-// off is priced so high that such a query would be compiled too, for seconds.
+// that were loaded a moment ago, the planner has no statistics, takes them for a few, and would compare each with each.
 func nestedLoops(ctx context.Context, tx *sqlx.Tx, set string) error {
-	_, err := tx.ExecContext(ctx, `SELECT set_config('enable_nestloop', $1, true), set_config('jit', 'off', true)`, set)
+	_, err := tx.ExecContext(ctx, `SELECT set_config('enable_nestloop', $1, true)`, set)
 	return err
 }
