@@ -36,7 +36,7 @@ type Queue interface {
 
 // Task is a delivery as the queue carries it: what people asked for comes first, first loads last.
 func Task(h postgres.HandOut) queue.Task {
-	return queue.Task{Run: h.Run, Delivery: h.Delivery, Queue: QueueOf(h.Trigger)}
+	return queue.Task{Run: h.Run, Delivery: h.Delivery, Queue: QueueOf(h.Trigger), StandBack: h.GaveWay}
 }
 
 // QueueOf is the queue of the runs of a trigger.

@@ -225,6 +225,7 @@ type HandOut struct {
 	Run      int64   `db:"id"`
 	Delivery int     `db:"delivery"`
 	Trigger  Trigger `db:"trigger"`
+	GaveWay  bool    `db:"-"` // the step before it did, to something more urgent
 }
 
 // ready is when a run may be worked: its time has come, nobody works it, its connection is not stopped, and it is the

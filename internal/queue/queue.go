@@ -45,6 +45,8 @@ const (
 	// overdue is when asynq gives up on a task. Steps are bounded well below, by Serve: a task that asynq ends is begun
 	// again while its handler still runs.
 	overdue = 24 * time.Hour
+	// standBack is short for a first load, and longer than a free slot takes to find what waits.
+	standBack = 500 * time.Millisecond
 	// notice is how long handlers wait for the news of a shutdown while Redis hangs.
 	notice = time.Second
 )
@@ -62,6 +64,9 @@ type Task struct {
 	Delivery int
 	Queue    Name
 	Headers  map[string]string // for who follows the run from process to process; may be nil
+	// StandBack: the step before gave way, so the delivery waits for a moment. Else it would take the slot back, now and then,
+	// before what it gave way to.
+	StandBack bool
 }
 
 func (t Task) id() string { return fmt.Sprintf("run:%d:%d", t.Run, t.Delivery) }
@@ -167,8 +172,11 @@ func (r *Redis) Enqueue(ctx context.Context, t Task) error {
 	// A client remembers which queues it has announced, and after Redis was emptied it does not announce them again: its
 	// tasks would be worked, but the inspector would say that there is no such queue. So each task has a client.
 	tasks := asynq.NewClientFromRedisClient(r.client)
-	_, err := tasks.EnqueueContext(ctx, asynq.NewTaskWithHeaders(taskType, []byte(payload), t.Headers),
-		asynq.TaskID(t.id()), asynq.Queue(string(t.Queue)), asynq.MaxRetry(retries), asynq.Timeout(overdue))
+	how := []asynq.Option{asynq.TaskID(t.id()), asynq.Queue(string(t.Queue)), asynq.MaxRetry(retries), asynq.Timeout(overdue)}
+	if t.StandBack {
+		how = append(how, asynq.ProcessIn(standBack))
+	}
+	_, err := tasks.EnqueueContext(ctx, asynq.NewTaskWithHeaders(taskType, []byte(payload), t.Headers), how...)
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueue run %d: %w", t.Run, err)
 	}

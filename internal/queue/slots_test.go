@@ -122,3 +122,21 @@ func TestNobodyGivesWayToAHungRedis(t *testing.T) {
 		t.Error("a step gave way to it knows not what")
 	}
 }
+
+// The delivery of a run whose step gave way is not there to be drawn while the freed slot looks for what it was freed for.
+func TestWhoGaveWayStandsBack(t *testing.T) {
+	t.Parallel()
+	r := open(t, redistest.New(t).URL)
+	load := queue.Task{Run: 1, Delivery: 2, Queue: queue.FirstLoad, StandBack: true}
+	enqueue(t, r, load)
+	if n, err := r.Client().LLen(t.Context(), "asynq:{first_load}:pending").Result(); n != 0 || err != nil {
+		t.Errorf("%d tasks can be taken, %v", n, err)
+	}
+	waits(t, r, load, true) // so that the scheduler does not take it for lost
+	came := make(chan int64)
+	s := serve(t, r, func(_ context.Context, task queue.Task) { came <- task.Run }, make(chan struct{}), 1, quiet)
+	if run := <-came; run != 1 {
+		t.Errorf("run %d came", run)
+	}
+	s.Shutdown(patience)
+}

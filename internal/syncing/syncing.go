@@ -129,6 +129,7 @@ type step struct {
 	// aside: the step ended because a customer's refresh waits; it was last asked for at lookedAside.
 	aside       bool
 	lookedAside time.Time
+	gaveWay     bool
 	// writing: a transaction of the step holds the run's row, or is refused when it asks for it. A renewal waits for it, and
 	// nobody else can claim meanwhile, so that waiting is no loss of the lease.
 	writing atomic.Bool
@@ -190,8 +191,11 @@ func (s *step) ending() bool {
 // stop says whether the step is to end between two pages.
 func (s *step) stop(ctx context.Context) bool {
 	worked := time.Since(s.began)
-	return s.ending() || worked >= s.w.Step || s.stepsAside(ctx) ||
-		worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
+	if s.ending() || worked >= s.w.Step || s.stepsAside(ctx) {
+		return true
+	}
+	s.gaveWay = worked >= leastStep && s.w.GiveWay != nil && s.w.GiveWay(ctx, s.c.Trigger)
+	return s.gaveWay
 }
 
 // run pulls and finishes. A nil error means that the run is over.
@@ -478,6 +482,7 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 		if err != nil {
 			return nil, err
 		}
+		next.GaveWay = s.gaveWay
 		return &next, nil
 	}
 	log := s.log.With("kind", kind, "error", err)
