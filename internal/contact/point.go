@@ -61,7 +61,7 @@ func Points(kind PointKind, field, raw string, main bool) []Point {
 // MarkPrimary marks one point of each kind as the one to show: the first usable one, of the main field before others;
 // if none is usable, the first.
 func MarkPrimary(points []Point) {
-	best := map[PointKind]int{}
+	var best []int // points, one of each kind
 	rank := func(p Point) int {
 		switch {
 		case p.Usable && p.Main:
@@ -75,8 +75,11 @@ func MarkPrimary(points []Point) {
 	}
 	for i, p := range points {
 		points[i].Primary = false
-		if j, met := best[p.Kind]; !met || rank(p) > rank(points[j]) {
-			best[p.Kind] = i
+		k := slices.IndexFunc(best, func(j int) bool { return points[j].Kind == p.Kind })
+		if k < 0 {
+			best = append(best, i)
+		} else if rank(p) > rank(points[best[k]]) {
+			best[k] = i
 		}
 	}
 	for _, i := range best {

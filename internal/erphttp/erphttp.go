@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -20,6 +21,8 @@ import (
 const (
 	// maxBody is more than any page of any ERP: QuickBooks' 1000 customers are a little over 1 MB.
 	maxBody = 64 << 20
+	// maxRoom is what is kept free for an answer before it comes.
+	maxRoom = 4 << 20
 	// maxWait keeps a mistaken Retry-After from putting a connection to sleep for good.
 	maxWait = 24 * time.Hour
 )
@@ -40,6 +43,8 @@ type Client struct {
 	account connector.Account
 	reads   []Read
 	http    *http.Client
+
+	lastBody atomic.Int64 // its size
 }
 
 // New returns a client that refuses every request not among reads. timeout bounds a request with its whole answer.
@@ -132,10 +137,13 @@ func (c *Client) Do(
 		return Reply{}, failure(ctx, step, err)
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
+	// Pages are of a size: room for one like the last saves most of what growing would throw away.
+	got := bytes.NewBuffer(make([]byte, 0, min(c.lastBody.Load()*9/8, maxRoom)+bytes.MinRead))
+	if _, err := got.ReadFrom(io.LimitReader(resp.Body, maxBody+1)); err != nil {
 		return Reply{}, failure(ctx, step, err)
 	}
+	text := got.Bytes()
+	c.lastBody.Store(int64(len(text)))
 	if len(text) > maxBody {
 		return Reply{}, &connector.Error{
 			Kind: connector.Transient, Step: step, Message: fmt.Sprintf("the answer is larger than %d MB", maxBody>>20),

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
 )
@@ -70,4 +72,72 @@ func rowsRead(t *testing.T, dsn string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestIssueClosesWhenItsRecordIsReadAgain: also one that the step itself opened, and where more are open than a step remembers.
+func TestIssueClosesWhenItsRecordIsReadAgain(t *testing.T) {
+	t.Parallel()
+	for _, others := range []int{3, 10_001} {
+		t.Run(strconv.Itoa(others)+" others open", func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.New(t)
+			pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL;
+				INSERT INTO contactsync.issues (tenant_id, connection_id, record_kind, record_id, field, reason)
+				SELECT 1, 1, 'customer', 'other ' || n, 'name', 'empty_name' FROM generate_series(1, `+strconv.Itoa(others)+`) AS n
+				UNION ALL SELECT 1, 1, 'customer', '5', 'name', 'empty_name'`)
+			store, err := postgres.Open(dsn, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			claim, err := store.Claim(t.Context(), 1, 1, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			claim.ERPLabel = "One"
+			open := func() string {
+				return pgtest.Value(t, dsn, `SELECT count(*) FILTER (WHERE record_id LIKE 'other %') || ' others, '
+					|| coalesce(string_agg(record_id, ' ' ORDER BY record_id) FILTER (WHERE record_id NOT LIKE 'other %'), 'none of its')
+					FROM contactsync.issues WHERE closed_at IS NULL`)
+			}
+			page := benchPage(0)
+			page.Bad = []connector.Bad{{Key: connector.Key{Kind: connector.Customers, ID: "7"}, Field: "Active", Reason: "not_a_boolean"}}
+			for _, step := range []struct {
+				page connector.Page
+				want string
+			}{{page, " others, 7"}, {benchPage(0), " others, none of its"}} {
+				if _, err := store.SavePage(t.Context(), claim.Step, step.page, 1); err != nil {
+					t.Fatal(err)
+				}
+				if got, want := open(), strconv.Itoa(others)+step.want; got != want {
+					t.Errorf("open are %s, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestTextsReachPostgresAsTheyAre: whatever a name holds, and however many there are.
+func TestTextsReachPostgresAsTheyAre(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	names := []string{`"quoted"`, `{a,b}`, `back\slash`, "NULL", "two\nlines", "Łódź 東京 🙂", "it's", "  inner   spaces", `\x00`, "100 %", "a,b;c"}
+	page := connector.Page{Next: `{"v":1}`}
+	for i, name := range names {
+		page.Customers = append(page.Customers, connector.Customer{ID: strconv.Itoa(i), Name: "n " + name, Kind: contact.Customer, Active: true})
+	}
+	if _, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, page, 1); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		if got := pgtest.Value(t, dsn, `SELECT name FROM contactsync.customers WHERE erp_id = '`+strconv.Itoa(i)+`'`); got != "n "+name {
+			t.Errorf("%q became %q", name, got)
+		}
+	}
 }

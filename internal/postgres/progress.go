@@ -7,6 +7,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // progress is how far a step knows that its run has come, by what it read and saved itself.
@@ -14,6 +15,7 @@ type progress struct {
 	checkpoint string
 	pulled     bool
 	named      namedIDs
+	issues     withIssues
 }
 
 // saved notes a page whose transaction was committed.
@@ -77,4 +79,68 @@ func (n *namedIDs) add(kind connector.Kind, ids []int64) {
 
 func (n *namedIDs) has(kind connector.Kind, id int64) bool {
 	return n.ids[kind][id>>6]&(1<<(id&63)) != 0
+}
+
+// withIssues are the records that issues of a connection are open about, and maybe some whose issues are closed: a page of a
+// thousand records, of which nearly none has an issue, need not look each up. No other writer opens any while the step has its lease.
+type withIssues struct {
+	loaded, many bool
+	of           map[connector.Key]bool
+}
+
+// manyIssues are not kept in memory, and each record is looked up.
+const manyIssues = 10_000
+
+func (w *withIssues) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	if w.loaded {
+		return nil
+	}
+	rows, err := tx.QueryContext(ctx, `
+		SELECT DISTINCT record_kind, record_id FROM issues
+		WHERE tenant_id = $1 AND connection_id = $2 AND closed_at IS NULL AND record_id <> ''
+		LIMIT $3`, step.Tenant, step.Connection, manyIssues)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	w.of = map[connector.Key]bool{}
+	for rows.Next() {
+		var k connector.Key
+		if err := rows.Scan(&k.Kind, &k.ID); err != nil {
+			return err
+		}
+		w.note(k)
+	}
+	w.loaded = rows.Err() == nil
+	return rows.Err()
+}
+
+func (w *withIssues) add(met []reconcile.Issue) {
+	for _, i := range met {
+		w.note(i.Key)
+	}
+}
+
+func (w *withIssues) note(k connector.Key) {
+	if w.many {
+		return
+	}
+	w.of[k] = true
+	if len(w.of) >= manyIssues {
+		w.of, w.many = nil, true
+	}
+}
+
+// among are those of the records that an issue may be open about.
+func (w *withIssues) among(records []connector.Key) []connector.Key {
+	if w.many {
+		return records
+	}
+	var open []connector.Key
+	for _, k := range records {
+		if w.of[k] {
+			open = append(open, k)
+		}
+	}
+	return open
 }

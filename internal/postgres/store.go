@@ -68,7 +68,7 @@ func open(dsn string, deadlines bool) (*sql.DB, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
-	cfg.BinaryParameters = true // a statement with arguments takes one round trip, not two
+	cfg.BinaryParameters = true // a statement with arguments takes one round trip, not two; texts relies on it too
 	c, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)

@@ -29,6 +29,7 @@ func Page(held Held, page connector.Page) Plan {
 	records := max(len(page.Customers), len(page.Contacts), len(page.Links))
 	p := planner{held: held, outcomes: make(map[connector.Key]outcome, records), issues: map[issueKey]int{}}
 	page = p.withoutErased(p.identified(page))
+	p.makeRoom(page)
 	for _, c := range page.Customers {
 		p.customer(c)
 	}
@@ -43,6 +44,14 @@ func Page(held Held, page connector.Page) Plan {
 		p.bad(b)
 	}
 	return p.finish()
+}
+
+// makeRoom makes it for what is new: on a first load that is everything.
+func (p *planner) makeRoom(page connector.Page) {
+	p.plan.Named.Customers = make([]string, 0, len(page.Customers))
+	p.plan.Customers = make([]CustomerChange, 0, max(0, len(page.Customers)-len(p.held.Customers)))
+	p.plan.Contacts = make([]ContactChange, 0, max(0, len(page.Contacts)-len(p.held.Contacts)))
+	p.plan.Links = make([]LinkChange, 0, max(0, len(page.Links)-len(p.held.Links)))
 }
 
 // outcome of a record, in order of precedence: a record with a new part and a changed part is created.
@@ -88,23 +97,23 @@ func (p *planner) identified(page connector.Page) connector.Page {
 		p.lost++
 		return true
 	}
-	page.Customers = slices.DeleteFunc(slices.Clone(page.Customers), func(c connector.Customer) bool {
+	page.Customers = without(page.Customers, func(c connector.Customer) bool {
 		return !ProperID(c.ID) && refuse(connector.Customers)
 	})
-	page.Contacts = slices.DeleteFunc(slices.Clone(page.Contacts), func(c connector.Contact) bool {
+	page.Contacts = without(page.Contacts, func(c connector.Contact) bool {
 		owner, own := contact.OwnerOf(c.ID)
 		if own && !ProperID(owner) {
 			return true // its customer is refused
 		}
 		return !ProperID(c.ID) && refuse(connector.Contacts)
 	})
-	page.Links = slices.DeleteFunc(slices.Clone(page.Links), func(l connector.Link) bool {
+	page.Links = without(page.Links, func(l connector.Link) bool {
 		if ProperID(l.Customer) && ProperID(l.Contact) {
 			return false
 		}
 		return l.StatedBy != (connector.Key{}) || refuse(connector.Links)
 	})
-	page.Deleted = slices.DeleteFunc(slices.Clone(page.Deleted), func(k connector.Key) bool { return !ProperID(k.ID) })
+	page.Deleted = without(page.Deleted, func(k connector.Key) bool { return !ProperID(k.ID) })
 	page.Bad = slices.Clone(page.Bad)
 	for i, b := range page.Bad {
 		if !ProperID(b.Key.ID) {
@@ -112,6 +121,21 @@ func (p *planner) identified(page connector.Page) connector.Page {
 		}
 	}
 	return page
+}
+
+// without is the list without what is dropped: the same list if that is nothing, which is nearly always so and saves a copy.
+func without[T any](list []T, drop func(T) bool) []T {
+	first := slices.IndexFunc(list, drop)
+	if first < 0 {
+		return list
+	}
+	kept := slices.Clone(list[:first])
+	for _, one := range list[first+1:] {
+		if !drop(one) {
+			kept = append(kept, one)
+		}
+	}
+	return kept
 }
 
 // withoutErased passes over the records of people who were erased: nothing of them is stored again, and no issue names them. A
@@ -247,13 +271,19 @@ func (p *planner) contact(c connector.Contact) {
 
 // points reads a contact's channels. A field met twice goes on counting its places, so that no value is lost.
 func (p *planner) points(key connector.Key, channels []connector.Channel) []contact.Point {
-	var points []contact.Point
-	places := map[string]int{}
+	points := make([]contact.Point, 0, len(channels))
 	for _, ch := range channels {
 		value := p.clean(key, ch.Field, ch.Value)
+		place := 0
+		for _, before := range slices.Backward(points) {
+			if before.Field == ch.Field {
+				place = before.Place
+				break
+			}
+		}
 		for _, point := range contact.Points(ch.Kind, ch.Field, value, ch.Main) {
-			places[ch.Field]++
-			point.Place = places[ch.Field]
+			place++
+			point.Place = place
 			if !point.Usable {
 				p.issue(key, ch.Field, ReasonNoAddress)
 			}
@@ -274,7 +304,7 @@ func (p *planner) links(page connector.Page) {
 	}
 	stated := make(map[statement]bool, len(page.Links))
 	merged := make(map[Pair]*LinkChange, len(page.Links))
-	var order []Pair
+	order := make([]Pair, 0, len(page.Links))
 	for _, l := range page.Links {
 		pair := Pair{l.Customer, l.Contact}
 		by := Stater(l.StatedBy)
@@ -410,6 +440,9 @@ func updatedUnlessNew(record, part outcome) outcome {
 
 // unstated finds the links that the page's records stated before and do not now.
 func (p *planner) unstated(page connector.Page, stated map[statement]bool) {
+	if len(p.held.Links) == 0 {
+		return
+	}
 	read := make(map[string]bool, len(page.Customers)+len(page.Contacts))
 	for _, c := range page.Customers {
 		read[Stater(connector.Key{Kind: connector.Customers, ID: c.ID})] = true

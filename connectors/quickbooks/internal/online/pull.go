@@ -219,18 +219,22 @@ func (c *cursor) timeOf(r *row) (time.Time, bool) {
 // unread drops the rows of the bound's second that were read before. One that was edited since is later, and stays.
 func (c *cursor) unread(rows []row) []row {
 	seen, timeless := set(c.Seen), set(c.Timeless)
-	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool {
+	read := func(r row) bool {
 		at, readable := c.timeOf(&r)
 		if !readable {
 			return timeless[r.ID.Value]
 		}
 		return c.Bound != nil && seen[r.ID.Value] && at.Truncate(time.Second).Equal(*c.Bound)
-	})
+	}
+	if !slices.ContainsFunc(rows, read) {
+		return rows
+	}
+	return slices.DeleteFunc(slices.Clone(rows), read)
 }
 
 // note counts the ids among rows not read before. A row from before the bound was counted then.
 func (c *cursor) note(unread []row) {
-	met := map[string]bool{}
+	met := make(map[string]bool, len(unread))
 	for i := range unread {
 		id := unread[i].ID.Value
 		at, readable := c.timeOf(&unread[i])

@@ -224,6 +224,9 @@ func (r *row) add(page *connector.Page) {
 		{contact.Fax, "Fax", r.Fax}, {contact.Web, "WebAddr", r.WebAddr},
 	} {
 		if value := inner(ch.field, ch.value); strings.TrimSpace(value) != "" {
+			if own.Channels == nil {
+				own.Channels = make([]connector.Channel, 0, 3) // most have no more
+			}
 			own.Channels = append(own.Channels, connector.Channel{
 				Kind: ch.kind, Field: ch.field, Value: value, Main: ch.kind == contact.Email,
 			})

@@ -205,7 +205,9 @@ func (s *Source) get(ctx context.Context, step, address string, body []byte) (er
 
 // fill puts rows on a page, each id once: of two rows the later one of the ERP's own clock counts.
 func fill(page *connector.Page, rows []row) {
-	at := map[string]int{}
+	page.Customers, page.Contacts = slices.Grow(page.Customers, len(rows)), slices.Grow(page.Contacts, len(rows))
+	page.Links = slices.Grow(page.Links, len(rows))
+	at := make(map[string]int, len(rows))
 	for i := range rows {
 		id := rows[i].ID.Value
 		if before, met := at[id]; met && id != "" {
