@@ -202,6 +202,25 @@ func TestRefreshTokenIsNotForwarded(t *testing.T) {
 	}
 }
 
+// TestTokensGoTheAccountsWay: what carries an account's data requests, with its deadlines and its traces, carries the renewals too.
+func TestTokensGoTheAccountsWay(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	carried := 0
+	way := carrier(func(r *http.Request) (*http.Response, error) {
+		carried++
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	_, err := online("secret").Renew(t.Context(), connector.Account{TokenURL: f.tokens.url, Transport: way}, f.tokens.login)
+	if err != nil || carried != 1 {
+		t.Errorf("%d requests were carried, %v", carried, err)
+	}
+}
+
+type carrier func(*http.Request) (*http.Response, error)
+
+func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+
 // TestRenewalOfNothing: without a refresh token only a person can help, and a shutdown is nobody's fault.
 func TestRenewalOfNothing(t *testing.T) {
 	t.Parallel()

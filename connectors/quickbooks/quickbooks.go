@@ -87,7 +87,7 @@ func (o onlineConnector) Renew(
 			Hint: "Set QUICKBOOKS_CLIENT_ID and QUICKBOOKS_CLIENT_SECRET and start it again.",
 		}
 	}
-	renewed, err := online.Renew(ctx, a.TokenURL, app.ClientID, string(app.ClientSecret), c)
+	renewed, err := online.Renew(ctx, a, app.ClientID, string(app.ClientSecret), c)
 	if err != nil {
 		return connector.Credentials{}, fmt.Errorf("quickbooks online: %w", err)
 	}

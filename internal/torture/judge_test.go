@@ -73,9 +73,10 @@ func (w *world) unchanged() {
 		if state.Status != "succeeded" {
 			w.t.Fatalf("run %d, with nothing to do and no fault, %s: %s", run, state.Status, text(state.Error))
 		}
-		n := int64(s.company.Truth().records)
-		if state.Read != n || state.Unchanged != n {
-			w.wrong("run %d read %d and found %d unchanged; the ERP has %d", run, state.Read, state.Unchanged, n)
+		there := s.company.Truth()
+		// The place of a contact that is hidden now counts as unchanged where the contact was once read.
+		if n, more := int64(there.records), int64(there.ignored); state.Read != n+more || state.Unchanged < n || state.Created+state.Updated > 0 {
+			w.wrong("run %d read %d and found %d unchanged; the ERP has %d and %d to pass over", run, state.Read, state.Unchanged, n, more)
 		}
 		if after := one[string](w, fingerprint); after != before {
 			w.wrong("run %d found nothing changed and wrote rows all the same", run)
@@ -314,8 +315,7 @@ func (w *world) holds(s *side, toGo map[string]bool) {
 	if counted != missing+stated {
 		w.wrong("run %d counted %d as held, %d are", s.last, counted, missing+stated)
 	}
-	if shown := one[int64](w, `SELECT held FROM connection_status WHERE connection_id = $1`, s.connection.ID); shown < counted || s.onePlace() && shown != counted {
-		// Where a place at a held customer had gone before, the status counts it as well.
+	if shown := one[int64](w, `SELECT held FROM connection_status WHERE connection_id = $1`, s.connection.ID); shown != counted {
 		w.wrong("connection %d: the status shows %d held, it is %d", s.connection.ID, shown, counted)
 	}
 	if here := one[int64](w, `SELECT count(*) FROM contactsync.customer_contacts l

@@ -29,8 +29,12 @@ type netSuite struct {
 	mu       sync.Mutex // one change at a time
 	n        int        // of names and mailboxes made up
 	roles    []string
-	noted    truth    // as the timeline knows it
-	away     []string // customers deactivated by an accident
+	vendors  []string
+	spoilt   map[string]bool   // "contact 7 fax": that cell cannot be read, and is empty here
+	refused  map[string]string // the table of records that cannot be read, by table and id
+	hides    bool              // the places of what the login does not see are hidden too
+	noted    truth             // as the timeline knows it
+	away     []string          // customers deactivated by an accident
 	names    map[string]bool
 	seen     string // the only subsidiary that the login sees; empty: all
 	denied   string // what it may not read; empty: nothing
@@ -41,14 +45,16 @@ type netSuite struct {
 func newNetSuite(rng *rand.Rand, id string, customers int) *netSuite {
 	q := &netSuite{
 		id: id, times: newTimeline(), people: erpsim.NewPeople(rng.Uint64()), names: map[string]bool{}, door: door{waiting: map[int][]func(){}},
+		spoilt: map[string]bool{}, refused: map[string]string{}, hides: rng.IntN(2) == 0,
 	}
 	q.sim = netsuite.New(netsuite.Options{
 		Now:    func() time.Time { return time.Now().Add(time.Duration(q.clock.Load())) },
 		Casing: []netsuite.Casing{netsuite.LowerKeys, netsuite.UpperKeys, netsuite.WrittenKeys}[rng.IntN(3)], NativeCells: rng.IntN(2) == 0,
-		EmptyNulls: rng.IntN(2) == 0, NoUTC: rng.IntN(4) == 0, MainLinks: rng.IntN(2) == 0, HideLinks: rng.IntN(2) == 0, TextExpiry: rng.IntN(2) == 0,
+		EmptyNulls: rng.IntN(2) == 0, NoUTC: rng.IntN(4) == 0, MainLinks: rng.IntN(2) == 0, HideLinks: q.hides, TextExpiry: rng.IntN(2) == 0,
 	})
 	q.account = q.sim.AddAccount(id, "Torture "+id)
 	q.roles = []string{"", "", netsuite.Primary, netsuite.Primary, "-20", q.account.AddRole("Bookkeeping")}
+	q.vendors = []string{q.account.JoinOther("Tortured Vendor"), q.account.JoinOther("Tortured Partner")}
 	began := time.Now()
 	for range customers {
 		must2(q.account.JoinCustomer(q.customer(rng, time.Duration(1+rng.IntN(9000))*time.Hour)))
@@ -129,7 +135,14 @@ func (q *netSuite) joinContact(rng *rand.Rand, age time.Duration) {
 	if len(all) > 0 && rng.IntN(3) > 0 {
 		c.Company = all[rng.IntN(len(all))].ID
 	}
+	if rng.IntN(8) == 0 {
+		c.Company = q.vendors[0]
+	}
+	c.Private = rng.IntN(12) == 0
 	id := must2(q.account.JoinContact(c))
+	if rng.IntN(8) == 0 {
+		must(q.account.Attach(q.vendors[rng.IntN(2)], id, q.roles[rng.IntN(len(q.roles))]))
+	}
 	for range rng.IntN(3) {
 		if len(all) > 0 {
 			must(q.account.Attach(all[rng.IntN(len(all))].ID, id, q.roles[rng.IntN(len(q.roles))]))
@@ -164,7 +177,8 @@ func (q *netSuite) truth() truth {
 		own := contactFacts{active: !c.Inactive, facts: map[string]string{"name": c.CompanyName, "given_name": "", "family_name": "", "job_title": ""},
 			points: points(
 				fieldOf{"email", "email", c.Email, true}, fieldOf{"email", "altemail", c.AltEmail, false}, fieldOf{"phone", "phone", c.Phone, false},
-				fieldOf{"mobile", "mobilephone", c.MobilePhone, false}, fieldOf{"fax", "fax", c.Fax, false}, fieldOf{"web", "url", c.URL, false},
+				fieldOf{"mobile", "mobilephone", c.MobilePhone, false}, fieldOf{"fax", "fax", q.cell("customer", c.ID, "fax", c.Fax), false},
+				fieldOf{"web", "url", c.URL, false},
 			)}
 		if c.Person {
 			own.facts["name"], own.facts["given_name"], own.facts["family_name"] = c.FirstName+" "+c.LastName, c.FirstName, c.LastName
@@ -178,14 +192,15 @@ func (q *netSuite) truth() truth {
 	}
 	bare := true
 	for _, c := range q.account.Contacts() {
-		if !q.visible(c.Subsidiary) {
+		if c.Private || !q.visible(c.Subsidiary) {
 			continue
 		}
 		t.contacts[c.ID] = contactFacts{active: !c.Inactive, facts: map[string]string{
-			"name": c.FirstName + " " + c.LastName, "given_name": c.FirstName, "family_name": c.LastName, "job_title": c.Title,
+			"name": c.FirstName + " " + c.LastName, "given_name": c.FirstName, "family_name": c.LastName,
+			"job_title": q.cell("contact", c.ID, "title", c.Title),
 		}, points: points(
 			fieldOf{"email", "email", c.Email, true}, fieldOf{"email", "altemail", c.AltEmail, false}, fieldOf{"phone", "phone", c.Phone, false},
-			fieldOf{"mobile", "mobilephone", c.MobilePhone, false}, fieldOf{"fax", "fax", c.Fax, false},
+			fieldOf{"mobile", "mobilephone", c.MobilePhone, false}, fieldOf{"fax", "fax", q.cell("contact", c.ID, "fax", c.Fax), false},
 		)}
 		if _, there := t.customers[c.Company]; there {
 			t.links[[2]string{c.Company, c.ID}] = ""
@@ -194,18 +209,73 @@ func (q *netSuite) truth() truth {
 		bare = false
 	}
 	t.bare = bare
-	rows := 0
+	places := 0
 	for _, l := range q.account.Links() {
 		_, customer := t.customers[l.Company]
 		_, contact := t.contacts[l.Contact]
 		if customer && contact {
 			t.links[[2]string{l.Company, l.Contact}] = l.Role
 			t.records++
+			places++
+		} else if contact || !q.hides {
+			t.ignored++
 		}
-		rows++
 	}
-	t.bare = t.bare || rows == 0
+	t.bare = t.bare || places == 0
 	return t
+}
+
+// cell is a column's text as it can be read.
+func (q *netSuite) cell(table, id, column, text string) string {
+	if q.spoilt[table+" "+id+" "+column] {
+		return ""
+	}
+	return text
+}
+
+// spoil makes one cell of a record unreadable, and with it the whole record where it says who is active or whose contact it is.
+func (q *netSuite) spoil(rng *rand.Rand, customer, contact string) string {
+	table, id := "contact", contact
+	if rng.IntN(3) == 0 {
+		table, id = "customer", customer
+	}
+	spoilt := func(column, value string) { must(q.account.Spoil(table, id, column, value)) }
+	switch rng.IntN(4) {
+	case 0:
+		spoilt("fax", `["no text"]`)
+		q.spoilt[table+" "+id+" fax"] = true
+		return "bad field"
+	case 1:
+		if table == "customer" {
+			return "nothing"
+		}
+		spoilt("title", `{"no": "text"}`)
+		q.spoilt["contact "+id+" title"] = true
+		return "bad field"
+	case 2:
+		if table == "contact" {
+			spoilt("company", `"7x"`)
+			q.refused["contact "+id] = "contact"
+			return "bad record"
+		}
+	}
+	spoilt("isinactive", `"perhaps"`)
+	q.refused[table+" "+id] = table
+	return "bad record"
+}
+
+// heal makes the records readable again that could not be read: what they were meanwhile is not known to the model.
+func (q *netSuite) heal() {
+	for what, table := range q.refused {
+		id := strings.TrimPrefix(what, table+" ")
+		_ = q.account.Heal(table, id) // or it is gone
+		for cell := range q.spoilt {
+			if strings.HasPrefix(cell, what+" ") {
+				delete(q.spoilt, cell)
+			}
+		}
+	}
+	clear(q.refused)
 }
 
 // note tells the timeline what a change that began at from made different.
@@ -263,7 +333,7 @@ func (q *netSuite) change(rng *rand.Rand) string {
 	}
 	contact := contacts[rng.IntN(len(contacts))]
 	mail := []string{"", q.people.Mailbox(q.n) + ", " + strings.ToUpper(q.people.Mailbox(q.n+1)), "ask at the desk", q.people.Mailbox(q.n)}[rng.IntN(4)]
-	switch rng.IntN(20) {
+	switch rng.IntN(23) {
 	case 0:
 		must(q.account.EditCustomer(customer.ID, func(c *netsuite.Customer) { c.Email = mail }))
 		return "edit address"
@@ -315,6 +385,19 @@ func (q *netSuite) change(rng *rand.Rand) string {
 			return "nothing"
 		}
 		return "merge of contacts"
+	case 19:
+		must(q.account.EditContact(contact.ID, func(c *netsuite.Contact) { c.Private = !c.Private }))
+		return "contact made private or shared"
+	case 20:
+		vendor := q.vendors[rng.IntN(2)]
+		if rng.IntN(2) == 0 {
+			must(q.account.EditContact(contact.ID, func(c *netsuite.Contact) { c.Company = vendor }))
+			return "contact moves to a vendor"
+		}
+		must(q.account.Attach(vendor, contact.ID, q.roles[rng.IntN(len(q.roles))]))
+		return "attach to a vendor"
+	case 21:
+		return q.spoil(rng, customer.ID, contact.ID)
 	}
 	return q.narrow(rng)
 }
@@ -330,8 +413,13 @@ func (q *netSuite) narrow(rng *rand.Rand) string {
 		q.account.Restrict(q.seen)
 		return "permissions restricted to a subsidiary"
 	}
-	q.denied = []string{"contact", "companycontactrelationship", "deletedrecord", "deletedrecord"}[rng.IntN(4)]
+	q.denied = []string{
+		"contact", "companycontactrelationship", "deletedrecord", "deletedrecord", "customer.phone", "contact.phone", "contact.altemail", "contact.fax",
+	}[rng.IntN(8)]
 	q.account.Deny(q.denied)
+	if strings.Contains(q.denied, ".") {
+		return "field hidden"
+	}
 	return "permission taken away"
 }
 
@@ -418,6 +506,7 @@ func (q *netSuite) Calm() {
 	defer q.mu.Unlock()
 	began := time.Now()
 	q.widen()
+	q.heal()
 	q.note(began)
 	q.Later(25 * time.Hour)
 }

@@ -43,7 +43,8 @@ type truth struct {
 	contacts  map[string]contactFacts // by the ERP's id; customer:<id> is a customer's own record
 	links     map[[2]string]string    // ERP role key, by customer and contact
 	records   int                     // rows that a full listing reads
-	bare      bool                    // it has no contact, or no relation: an empty listing is an accident by itself
+	ignored   int                     // and those that it passes over: places at vendors, or of contacts that it does not show
+	bare      bool                    // it has no contact, or no relation to a customer: an empty listing is an accident by itself
 }
 
 // fieldOf is one field of a contact's record by which it can be reached, raw.

@@ -137,7 +137,7 @@ func (w *world) connect(rng *rand.Rand, kind runKind) {
 			n = 900 + rng.IntN(1800) // their pages hold 1000
 		}
 		var c company
-		if kind != programsKind && rng.IntN(2) == 0 { // the programs' pages of NetSuite hold 1000 rows
+		if rng.IntN(2) == 0 {
 			c = newNetSuite(rng, fmt.Sprintf("77000%02d", i+1), 1+n/2)
 		} else {
 			c = newQuickBooks(rng, fmt.Sprintf("91303500000000%02d", i+1), n)

@@ -140,7 +140,7 @@ func FuzzTokenReply(f *testing.F) {
 		mu.Lock()
 		defer mu.Unlock()
 		status, body = s, b
-		c, err := Renew(t.Context(), server.URL, "client", "s3cret", connector.Credentials{RefreshToken: sent})
+		c, err := Renew(t.Context(), connector.Account{TokenURL: server.URL}, "client", "s3cret", connector.Credentials{RefreshToken: sent})
 		switch {
 		case err == nil && (c.AccessToken == "" || c.RefreshToken == ""):
 			t.Errorf("a token is missing: %t %t", c.AccessToken == "", c.RefreshToken == "")

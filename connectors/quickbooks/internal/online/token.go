@@ -29,7 +29,7 @@ const (
 // https://github.com/intuit/oauth-jsclient (README on refresh),
 // https://github.com/intuit/QuickBooks-V3-PHP-SDK/issues/324
 func Renew(
-	ctx context.Context, tokenURL, clientID, clientSecret string, c connector.Credentials,
+	ctx context.Context, a connector.Account, clientID, clientSecret string, c connector.Credentials,
 ) (connector.Credentials, error) {
 	if c.RefreshToken == "" {
 		return connector.Credentials{}, &connector.Error{
@@ -39,10 +39,14 @@ func Renew(
 	config := oauth2.Config{
 		ClientID: clientID, ClientSecret: clientSecret,
 		// Detecting the style would send a refused refresh token twice.
-		Endpoint: oauth2.Endpoint{TokenURL: cmp.Or(tokenURL, tokenURLProd), AuthStyle: oauth2.AuthStyleInHeader},
+		Endpoint: oauth2.Endpoint{TokenURL: cmp.Or(a.TokenURL, tokenURLProd), AuthStyle: oauth2.AuthStyleInHeader},
+	}
+	transport := a.Transport
+	if transport == nil {
+		transport = erphttp.Transport()
 	}
 	asking := context.WithValue(ctx, oauth2.HTTPClient, &http.Client{
-		Timeout: TokenTimeout, Transport: hardExpiry{},
+		Timeout: TokenTimeout, Transport: hardExpiry{transport},
 		// A refresh token goes to the address it is meant for and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	})
@@ -62,13 +66,13 @@ func Renew(
 }
 
 // hardExpiry asks for the absolute end of the refresh token, which Intuit tells only if asked.
-type hardExpiry struct{}
+type hardExpiry struct{ by http.RoundTripper }
 
-func (hardExpiry) RoundTrip(r *http.Request) (*http.Response, error) {
+func (h hardExpiry) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("x-include-refresh-token-hard-expires-in", "true")
 	r.Header.Set("Accept", "application/json")
-	return http.DefaultTransport.RoundTrip(r)
+	return h.by.RoundTrip(r)
 }
 
 func instant(t time.Time) *time.Time {
