@@ -246,9 +246,10 @@ func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) 
 		if err = goOn(ctx, tx, step); err != nil {
 			return err
 		}
-		if b, err = brake(ctx, tx, step, limits); err != nil || b.Cause != "" {
+		if b, err = brake(ctx, tx, step, limits); err != nil {
 			return err
 		}
+		// Nobody renews the lease while this goes on, and to decide over many may take as long as it.
 		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
 			step.Tenant, step.Run, step.Lease.Microseconds())
 		return err
@@ -303,6 +304,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		EmptyKind      string `db:"empty_kind"`
 		RightsChanged  bool   `db:"rights_changed"`
 		Again          int64  `db:"again"`
+		Any            bool   `db:"any"` // something goes, be it at no place
 	}
 	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
 			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
@@ -328,12 +330,13 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		SELECT c.missing, c.stated, c.new,
 			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
-				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) THEN 'customers'
+				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
 				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
 					AND EXISTS (SELECT FROM unstated WHERE 'link' = ANY (by)) THEN 'links'
 				ELSE '' END AS empty_kind,
-			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again
+			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again,
+			EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM going_link) AS any
 		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)
 	if err != nil {
 		return "", err
@@ -346,12 +349,14 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 	if g.Again > 0 {
 		again = fmt.Sprintf("%d records that a rejected hold keeps are to go by new evidence", g.Again)
 	}
-	if g.Missing+g.Stated == 0 {
+	if !g.Any {
 		return again, nil
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
-	if err != nil {
-		return "", err
+	if g.Missing+g.Stated > 0 {
+		_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
+		if err != nil {
+			return "", err
+		}
 	}
 	switch {
 	case g.EmptyKind != "":

@@ -63,3 +63,31 @@ func TestGoingIsFoundInOneReading(t *testing.T) {
 		})
 	}
 }
+
+// TestBrakeLeavesAFreshLease guards rule 5: deciding may take as long as the lease, which nobody can renew meanwhile. Where something was
+// held the lease was not made longer, and on a slow machine ten workers in a row lost the run before they could end it.
+func TestBrakeLeavesAFreshLease(t *testing.T) {
+	t.Parallel()
+	for _, held := range []bool{true, false} {
+		dsn := pgtest.New(t)
+		pgtest.Exec(t, dsn, benchConnection+`;
+			INSERT INTO contactsync.customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 1, '1', 'Kelp', 'customer', true);
+			INSERT INTO contactsync.run_pages (tenant_id, run_id, page) VALUES (1, 1, 1);
+			UPDATE contactsync.runs SET listed = '{customer}', pages = 1`)
+		if !held {
+			pgtest.Exec(t, dsn, `UPDATE contactsync.run_pages SET customer_ids = '{1}'`)
+		}
+		store, err := postgres.Open(dsn, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		brake, err := store.Brake(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: 48 * time.Hour}, settings.Settings{BrakeMin: 5})
+		_ = store.Close()
+		if err != nil || (brake.Cause != "") != held {
+			t.Fatalf("%+v, %v", brake, err)
+		}
+		if pgtest.Value(t, dsn, `SELECT lease_until > now() + interval '47 hours' FROM contactsync.runs`) != "true" {
+			t.Errorf("held: %v; the lease is as it was", held)
+		}
+	}
+}

@@ -494,3 +494,39 @@ func TestOneBadIdNeverFailsARun(t *testing.T) {
 		t.Errorf("%+v, %v", counts, err)
 	}
 }
+
+// TestEmptyListingOfThoseAtNoPlaceIsHeld guards rule 7 for contacts at no customer, such as vendors': nobody's mail changes with them,
+// and yet a listing that has lost them all, or rights that have changed, say nothing of them.
+func TestEmptyListingOfThoseAtNoPlaceIsHeld(t *testing.T) {
+	for _, rights := range []string{"all", "some"} {
+		t.Run(rights+" is readable", func(t *testing.T) {
+			w := setup(t, memory.NetSuite)
+			w.customers(3)
+			var people []connector.Key
+			for _, name := range []string{"Ann", "Bob"} {
+				people = append(people, connector.Key{Kind: connector.Contacts, ID: w.erp.AddContact(connector.Contact{Name: name, Active: true}, "")})
+			}
+			w.erp.SetRights("all")
+			w.mustSync(postgres.Full)
+			w.erp.SetRights(rights)
+			if rights == "some" {
+				people = people[:1] // the listing is not empty then
+			}
+			w.erp.Hide(people...)
+			w.mustSync(postgres.Full)
+			active := func() string {
+				return pgtest.Value(t, w.dsn, `SELECT string_agg(name || ' ' || active, ', ' ORDER BY name) FROM contactsync.contacts WHERE erp_id NOT LIKE 'customer:%'`)
+			}
+			if got := active(); got != "Ann true, Bob true" {
+				t.Fatalf("after it: %s", got)
+			}
+			if got := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.hold_items`); got != fmt.Sprint(len(people)) {
+				t.Errorf("%s items are held, want %d", got, len(people))
+			}
+			w.approve()
+			if got := active(); !strings.HasPrefix(got, "Ann false") {
+				t.Errorf("approved: %s", got)
+			}
+		})
+	}
+}
