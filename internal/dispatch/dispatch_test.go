@@ -459,4 +459,9 @@ func TestQueueOfATrigger(t *testing.T) {
 	if want := []queue.Name{queue.Urgent, queue.Scheduled, queue.FirstLoad}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	for _, gave := range []bool{true, false} {
+		if task := dispatch.Task(postgres.HandOut{Run: 1, Delivery: 2, Trigger: postgres.FirstLoad, GaveWay: gave}); task.StandBack != gave {
+			t.Errorf("after a step that gave way (%v): %+v", gave, task)
+		}
+	}
 }

@@ -45,8 +45,9 @@ const (
 	// overdue is when asynq gives up on a task. Steps are bounded well below, by Serve: a task that asynq ends is begun
 	// again while its handler still runs.
 	overdue = 24 * time.Hour
-	// standBack is short for a first load, and longer than a free slot takes to find what waits.
-	standBack = 500 * time.Millisecond
+	// standBack is short for a first load, and longer than a free slot takes to find what waits. asynq cuts the moment to its
+	// second, so half a second of it is sure.
+	standBack = 1500 * time.Millisecond
 	// notice is how long handlers wait for the news of a shutdown while Redis hangs.
 	notice = time.Second
 )

@@ -3,6 +3,7 @@ package syncing_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -269,5 +270,30 @@ func TestRecordCountsOnceARun(t *testing.T) {
 	}
 	if r, err := w.store.Run(w.ctx, c.Run); err != nil || r.Read != 3 || r.Created != 3 {
 		t.Errorf("read %d, created %d, %v; want 3 and 3", r.Read, r.Created, err)
+	}
+}
+
+// TestStepSaysThatItGaveWay: the delivery after a step that gave way stands back, and no other does.
+func TestStepSaysThatItGaveWay(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(7) // three pages
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		t.Fatal(out, err)
+	}
+	var once sync.Once
+	w.erp.Before(func(context.Context, memory.Request) error {
+		once.Do(func() { <-time.After(1100 * time.Millisecond) }) // an ERP that takes its time: no step gives way in its first second
+		return nil
+	})
+	w.worker.GiveWay = func(context.Context, postgres.Trigger) bool { return true }
+	next := w.worker.Work(w.ctx, run, out[0].Delivery)
+	if next == nil || !next.GaveWay || w.state(run).Read != 3 {
+		t.Fatalf("%+v after %d records, want one that gave way after the first page", next, w.state(run).Read)
+	}
+	w.worker.Step = time.Nanosecond
+	if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil || next.GaveWay {
+		t.Errorf("%+v, want one that gave no way", next)
 	}
 }

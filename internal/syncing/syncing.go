@@ -54,7 +54,7 @@ type Worker struct {
 	GiveWay func(context.Context, postgres.Trigger) bool
 	// Metrics are told what happens.
 	Metrics *metrics.Metrics
-	// Transport carries requests to ERPs; nil: http.DefaultTransport.
+	// Transport carries requests to ERPs; nil: erphttp.Transport().
 	Transport http.RoundTripper
 	// Backoff is the wait after the given number of attempts; nil: 5 s doubling up to 10 min, with jitter.
 	Backoff func(attempts int) time.Duration
