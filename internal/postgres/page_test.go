@@ -83,7 +83,7 @@ func TestIssueClosesWhenItsRecordIsReadAgain(t *testing.T) {
 			dsn := pgtest.New(t)
 			pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL;
 				INSERT INTO contactsync.issues (tenant_id, connection_id, record_kind, record_id, field, reason)
-				SELECT 1, 1, 'customer', 'other ' || n, 'name', 'empty_name' FROM generate_series(1, `+strconv.Itoa(others)+`) AS n
+				SELECT 1, 1, 'contact', 'other ' || n, 'name', 'empty_name' FROM generate_series(1, `+strconv.Itoa(others)+`) AS n
 				UNION ALL SELECT 1, 1, 'customer', '5', 'name', 'empty_name'`)
 			store, err := postgres.Open(dsn, 1)
 			if err != nil {

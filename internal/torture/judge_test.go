@@ -75,7 +75,7 @@ func (w *world) unchanged() {
 		}
 		there := s.company.Truth()
 		// The place of a contact that is hidden now counts as unchanged where the contact was once read.
-		if n, more := int64(there.records), int64(there.ignored); state.Read != n+more || state.Unchanged < n || state.Created+state.Updated > 0 {
+		if n, more := int64(there.records), int64(there.ignored); state.Read != n+more || state.Unchanged < n || state.Created+state.Updated+state.Refused > 0 {
 			w.wrong("run %d read %d and found %d unchanged; the ERP has %d and %d to pass over", run, state.Read, state.Unchanged, n, more)
 		}
 		if after := one[string](w, fingerprint); after != before {
