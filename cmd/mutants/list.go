@@ -156,6 +156,7 @@ var mutants = []mutant{
 		one("internal/syncing/customer.go", "if s.c.Purpose == postgres.Customer || ", "if s.c.Purpose != postgres.Approval || "), inRules, "TestRefreshGoesFirst"},
 	{"a preview commits", "operators", one("internal/postgres/preview.go", "\t\treturn errRehearsed\n", "\t\treturn nil\n"),
 		inRules, "TestPreviewSaysWhatTheRunDoes"},
+	{"a claim that waited works what was paused meanwhile", "operators", one(runs, "if stopped {", "if false {"), inRules, "TestPauseHoldsForAClaimThatWaits"},
 	{"a pause is not seen", "operators",
 		one(runs, "n.state IN ('paused', 'removed') AS paused", "false AS paused"), inRules, "TestPeopleStopARunThatIsWorked"},
 	{"a cancelled run goes on", "operators",

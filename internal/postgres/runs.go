@@ -437,6 +437,16 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	if err != nil {
 		return nil, err
 	}
+	// It may have waited for the run's row, and taken the connection for what it was before that.
+	var stopped bool
+	err = tx.GetContext(ctx, &stopped, `SELECT state NOT IN ('active', 'needs_attention') FROM connections WHERE tenant_id = $1 AND id = $2`,
+		r.Tenant, r.Connection)
+	if err != nil {
+		return nil, err
+	}
+	if stopped {
+		return nil, ErrNotYours
+	}
 	c := &Claimed{
 		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease, progress: &progress{checkpoint: r.Checkpoint, pulled: r.Pulled}},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,

@@ -2,6 +2,7 @@ package syncing_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
 	"testing"
@@ -295,5 +296,44 @@ func TestStepSaysThatItGaveWay(t *testing.T) {
 	w.worker.Step = time.Nanosecond
 	if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil || next.GaveWay {
 		t.Errorf("%+v, want one that gave no way", next)
+	}
+}
+
+// TestPauseHoldsForAClaimThatWaits: a claim that waits for the run's row meanwhile does not work what was paused.
+func TestPauseHoldsForAClaimThatWaits(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		t.Fatal(out, err)
+	}
+	db, err := sql.Open("postgres", w.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	other, err := db.BeginTx(w.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.ExecContext(w.ctx, `SELECT FROM contactsync.runs WHERE id = $1 FOR UPDATE`, run); err != nil {
+		t.Fatal(err)
+	}
+	claimed := make(chan error)
+	go func() {
+		_, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Minute)
+		claimed <- err
+	}()
+	for pgtest.Value(t, w.dsn, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) != "1" {
+		if err := w.ctx.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.exec(`UPDATE contactsync.connections SET state = 'paused'`)
+	if err := other.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-claimed; !errors.Is(err, postgres.ErrNotYours) {
+		t.Errorf("claimed: %v", err)
 	}
 }
