@@ -18,7 +18,7 @@ func (a *Account) BulkLoad(customerCount, contactCount int, seed uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := maker{
-		People: erpsim.NewPeople(seed), a: a, today: a.o.Now().UTC().Truncate(24 * time.Hour), vendor: vendor,
+		People: erpsim.NewPeople(seed), a: a, today: a.o.Now().UTC().Truncate(24 * time.Hour).Add(-time.Hour), vendor: vendor,
 		roles: []string{"", "", "", Primary, Primary, Primary, "-20", "-30", "-40", custom},
 	}
 	for range customerCount {
@@ -40,7 +40,7 @@ func (r *rows) merge(more []record) {
 type maker struct {
 	erpsim.People
 	a         *Account
-	today     time.Time
+	today     time.Time // an hour before it began: else an incremental run just after midnight would read some records again
 	customers []string
 	links     []record
 	vendor    string
