@@ -48,7 +48,7 @@ func newNetSuite(rng *rand.Rand, id string, customers int) *netSuite {
 		spoilt: map[string]bool{}, refused: map[string]string{}, hides: rng.IntN(2) == 0,
 	}
 	q.sim = netsuite.New(netsuite.Options{
-		Now:    func() time.Time { return time.Now().Add(time.Duration(q.clock.Load())) },
+		Now:    q.now,
 		Casing: []netsuite.Casing{netsuite.LowerKeys, netsuite.UpperKeys, netsuite.WrittenKeys}[rng.IntN(3)], NativeCells: rng.IntN(2) == 0,
 		EmptyNulls: rng.IntN(2) == 0, NoUTC: rng.IntN(4) == 0, MainLinks: rng.IntN(2) == 0, HideLinks: q.hides, TextExpiry: rng.IntN(2) == 0,
 	})
@@ -71,6 +71,9 @@ func newNetSuite(rng *rand.Rand, id string, customers int) *netSuite {
 	q.server = httptest.NewServer(q.sim)
 	return q
 }
+
+// now is the ERP's time: what joins with an older stamp than the last run's is not read before the next full one.
+func (q *netSuite) now() time.Time { return time.Now().Add(time.Duration(q.clock.Load())) }
 
 func must2(id string, err error) string {
 	must(err)
@@ -109,7 +112,7 @@ func (q *netSuite) Names() []string {
 // customer makes one up, of some age.
 func (q *netSuite) customer(rng *rand.Rand, age time.Duration) netsuite.Customer {
 	q.n++
-	at := time.Now().Add(-age)
+	at := q.now().Add(-age)
 	c := netsuite.Customer{
 		CompanyName: fmt.Sprintf("Tortured Customer %d", q.n), Email: q.people.Mailbox(q.n), Phone: q.people.Phone(), CreatedAt: at, ModifiedAt: at,
 		Subsidiary: []string{"1", "1", "1", "2"}[rng.IntN(4)], Stage: []string{"Customer", "Customer", "Customer", "Lead", "Prospect"}[rng.IntN(5)],
@@ -126,7 +129,7 @@ func (q *netSuite) customer(rng *rand.Rand, age time.Duration) netsuite.Customer
 // joinContact makes a contact up, at no, one or several customers.
 func (q *netSuite) joinContact(rng *rand.Rand, age time.Duration) {
 	q.n++
-	at := time.Now().Add(-age)
+	at := q.now().Add(-age)
 	c := netsuite.Contact{
 		FirstName: "Tortured", LastName: fmt.Sprintf("Contact %d", q.n), Email: q.people.Mailbox(q.n), Phone: q.people.Phone(), Title: "Controller",
 		CreatedAt: at, ModifiedAt: at, Subsidiary: []string{"1", "1", "1", "2"}[rng.IntN(4)],
