@@ -386,8 +386,7 @@ func (w *world) gone(s *side) {
 				w.wrong("run %d %s and let %s %s go", run, status, entity, id)
 			case entity == "customer_contact" && strings.Contains(id, "/customer:"):
 				w.wrong("run %d detached a customer's own record", run)
-			// A contact that was read while its customer was hidden does not state its place there before it is read again.
-			case !s.company.Timeline().inactiveBetween(entity, id, began, at) && !(entity == "customer_contact" && s.company.Narrowed()):
+			case !s.company.Timeline().inactiveBetween(entity, id, began, at):
 				w.wrong("run %d let %s %s go (%s), which was active in the ERP all the time", run, entity, id, reason)
 			case stays && purpose != "approval":
 				w.wrong("run %d let %s %s go, which a rejected hold keeps", run, entity, id)
