@@ -79,6 +79,8 @@ var mutants = []mutant{
 		{work, "s.lookUp(ctx, source, brake.Missing)", "s.lookUp(ctx, source, nil)"},
 		{finish, "case found.Unasked && lookups:", "case false:"},
 	}, inRules, "TestMissingIsLookedUpFirst"},
+	{"a place goes before its contact was asked", "6", one(finish, "k.id NOT IN (SELECT id FROM named_contact) AND", "false AND"),
+		inRules, "TestMergeMovesItsPeople"},
 	{"inactive customers are not asked for", "6", one(pull, `where := "Active IN (true, false)"`, `where := "Active = true"`),
 		"./connectors/quickbooks", "TestConformance"},
 	{"inactive customers are taken for active", "6",

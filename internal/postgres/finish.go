@@ -20,7 +20,9 @@ import (
 //   - A record stated inactive goes unless a later page read it active.
 //   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
 //     which names it. looked: it was looked up and not found.
-//   - A link goes when nobody states it any more.
+//   - A link goes when nobody states it any more. A contact's own record may say where it is, and perhaps nothing dates a change of
+//     that: what NetSuite dates when customers are merged is unverified. So whose place is to go, or whose customer is missing, is
+//     looked up (unheard) unless the run read it.
 //   - With a customer goes the contact that its own record is.
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
 //     again: something a rejection keeps is to go by new evidence. That asks a person anew, so until one decides the rejection
@@ -131,6 +133,14 @@ restated AS (
 going_link AS (
 	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
 ),
+unheard AS (
+	SELECT k.id, k.erp_id FROM (
+		SELECT l.contact_id FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+		UNION SELECT l.contact_id FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.active
+			WHERE g.missing AND EXISTS (SELECT FROM unnest(l.stated_by) AS b (by) WHERE b.by LIKE 'contact:%')
+	) s JOIN contacts k ON k.tenant_id = $1 AND k.id = s.contact_id AND k.active AND k.erp_id NOT LIKE 'customer:%'
+	WHERE k.id NOT IN (SELECT id FROM named_contact) AND k.id NOT IN (SELECT unnest(missing_contact_ids) FROM page)
+),
 again AS (
 	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
 	UNION ALL SELECT d.id FROM decided d JOIN going_contact g ON g.id = d.id AND NOT g.own WHERE d.kind = 'contact'
@@ -236,7 +246,7 @@ const isGone = `CASE i.kind
 // Brake is what the brake decided about a pulled run.
 type Brake struct {
 	Cause   string   // why everything is held; empty: it may go
-	Missing []Lookup // what would go for being missing, and has not been looked up yet
+	Missing []Lookup // what would go for being missing or is unheard, and has not been looked up yet
 }
 
 // Brake decides whether what would go may go, and says which of it is to be looked up first.
@@ -274,7 +284,8 @@ func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 	}
 	err = tx.SelectContext(ctx, &missing, `WITH `+going+`
 		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
-		UNION ALL SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+		UNION ALL (SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+			UNION SELECT 'contact', id, erp_id FROM unheard)
 		ORDER BY 1, 2`, step.Tenant, step.Run)
 	for _, m := range missing {
 		b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
@@ -386,7 +397,7 @@ type Went struct {
 }
 
 // Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
-// lookups: the ERP can be asked, so nothing missing goes that was not looked up.
+// lookups: the ERP can be asked, so nothing missing goes that was not looked up, nor the place of who was not.
 func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
 	var went Went
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -443,7 +454,7 @@ func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Se
 		Any     bool `db:"any"`
 	}
 	err = tx.GetContext(ctx, &found, `WITH `+going+` SELECT EXISTS (SELECT FROM going_customer WHERE missing AND NOT looked)
-			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own) AS unasked,
+			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own) OR EXISTS (SELECT FROM unheard) AS unasked,
 		EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM restated) AS any`, step.Tenant, step.Run)
 	switch {
 	case err != nil:

@@ -241,7 +241,7 @@ restated AS (
 going_link AS (SELECT id FROM restated),
 affected AS (` + affected + `)`
 
-// Unasked are the records of the approved hold that its run has not looked up yet.
+// Unasked are the records of the approved hold, and the contacts of its links, that its run has not looked up yet.
 func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 	var unasked []Lookup
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -265,6 +265,10 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 			UNION ALL
 			SELECT i.kind, c.id, c.erp_id FROM item i JOIN contacts c ON c.tenant_id = $1 AND c.id = i.id AND c.active WHERE i.kind = 'contact'
 				AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
+			UNION -- whose place is to go may state it
+			SELECT 'contact', c.id, c.erp_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
+				JOIN contacts c ON c.tenant_id = $1 AND c.id = l.contact_id AND c.active AND c.erp_id NOT LIKE 'customer:%'
+			WHERE i.kind = 'link' AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
 			ORDER BY 1, 2`, step.Tenant, step.Run)
 		for _, r := range rows {
 			unasked = append(unasked, Lookup{Key: connector.Key{Kind: r.Kind, ID: r.ERPID}, ID: r.ID})

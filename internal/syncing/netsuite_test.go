@@ -306,6 +306,94 @@ func TestNarrowedNetSuiteHolds(t *testing.T) {
 	}
 }
 
+// moved is a NetSuite of 20 old customers, the first of which many people say by their own record that they are at, and another
+// customer that it is merged into. The merge gives nobody a new date of change.
+func (n *netSuiteWorld) moved(people int, rows, logged bool) (from, to string) {
+	n.t.Helper()
+	old := time.Now().Add(-72 * time.Hour)
+	ids := make([]string, 20)
+	for i := range ids {
+		var err error
+		ids[i], err = n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp", CreatedAt: old, ModifiedAt: old})
+		n.must(err)
+	}
+	from, to = ids[0], ids[1]
+	for i := range people {
+		at := from
+		if i == 0 { // stays, so that the relations are never an empty listing
+			at = ids[2]
+		}
+		id, err := n.account.JoinContact(sim.Contact{FirstName: "Ann", Company: at, CreatedAt: old, ModifiedAt: old})
+		n.must(err)
+		if rows || i == 0 {
+			n.must(n.account.Attach(at, id, n.role))
+		}
+	}
+	n.work()
+	n.must(n.account.MergeCustomers(from, to, logged))
+	return from, to
+}
+
+// detachAll takes away the rows of everybody's place at a customer.
+func (n *netSuiteWorld) detachAll(customer string) {
+	n.t.Helper()
+	for _, l := range n.account.Links() {
+		if l.Company == customer {
+			n.must(n.account.Detach(customer, l.Contact))
+		}
+	}
+}
+
+// places are the active places of people at a customer.
+func (n *netSuiteWorld) places(customer string) string {
+	n.t.Helper()
+	return n.value(`SELECT count(*) FROM contact_directory WHERE active AND contact_erp_id NOT LIKE 'customer:%' AND customer_erp_id = '` + customer + `'`)
+}
+
+// TestMergeMovesItsPeople: no invoice goes astray after two customers were merged. Who was at the one is at the other as soon as the
+// one is found deleted, although nothing dates the change of their records (whether NetSuite does is unverified).
+func TestMergeMovesItsPeople(t *testing.T) {
+	n := setupNetSuite(t)
+	from, to := n.moved(4, false, true)
+	preview := n.preview(postgres.Incremental)
+	if r := n.mustSync(postgres.Incremental); n.places(from) != "0" || n.places(to) != "3" {
+		t.Errorf("run %d: %s places at the lost customer and %s at the survivor, want 0 and 3", r.ID, n.places(from), n.places(to))
+	}
+	if said := strings.Join(n.said(preview.ID), " "); strings.Count(said, "customer_contact,"+to) != 3 {
+		t.Errorf("the preview says %s", said)
+	}
+}
+
+// TestPlaceGoesOnlyIfItsContactAgrees: a place whose row is gone stays where the contact's record still states it, read or not.
+func TestPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
+	n := setupNetSuite(t)
+	from, to := n.moved(4, true, false)
+	n.mustSync(postgres.Incremental) // learns of the places at the survivor by their rows
+	n.detachAll(to)
+	lookUps := func() int {
+		return len(n.sim.Log().Requests(func(r erpsim.Request) bool { return strings.Contains(r.Statement, "k.id IN (") }))
+	}
+	before := lookUps()
+	if n.mustSync(postgres.Incremental); n.places(from) != "0" || n.places(to) != "3" {
+		t.Errorf("%s places at the lost customer and %s at the survivor, want 0 and 3", n.places(from), n.places(to))
+	}
+	if asked := lookUps() - before; asked != 1 {
+		t.Errorf("%d look-ups, want 1 of all three", asked)
+	}
+}
+
+// TestApprovedPlaceGoesOnlyIfItsContactAgrees is the same of places that were held.
+func TestApprovedPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
+	n := setupNetSuite(t)
+	_, to := n.moved(30, true, false)
+	n.mustSync(postgres.Incremental)
+	n.detachAll(to)
+	n.wantRun(postgres.Incremental, "29 detached", 0, 29)
+	if r := n.approve(); r.Status != "succeeded" || r.Gone != 0 || n.places(to) != "29" {
+		t.Errorf("the approval %s and deactivated %d, %s places left; want 29", r.Status, r.Gone, n.places(to))
+	}
+}
+
 // TestMaintenanceIsCaughtUp: hours of HTML leave the connection active, and the next run brings what happened meanwhile.
 func TestMaintenanceIsCaughtUp(t *testing.T) {
 	n := setupNetSuite(t)
