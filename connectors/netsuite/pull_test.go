@@ -453,6 +453,42 @@ func TestAccidentHidesNoColumn(t *testing.T) {
 	}
 }
 
+// TestTableThatGoesDuringTheSearchHidesNoColumn: while it is found out which columns are hidden, a permission that is taken away
+// and given back again clears nobody's name.
+func TestTableThatGoesDuringTheSearchHidesNoColumn(t *testing.T) {
+	t.Parallel()
+	const alone = "k.isinactive, k.lastname FROM"
+	for name, back := range map[string]func(asked int) bool{
+		"WhileColumnsAreTried": func(asked int) bool { return asked == 2 },
+		"AtOnce":               func(asked int) bool { return asked == 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, sim.Options{}, 50)
+			id := f.contact(sim.Contact{FirstName: "Ann", LastName: "Thorne", Title: "Controller", Fax: "218 555 0100"})
+			f.account.Deny("contact.fax")
+			asked := 0 // since it was taken away
+			f.sim.Before(func(r erpsim.Request) {
+				switch {
+				case r.Op != sim.Query:
+				case asked > 0:
+					if back(asked) {
+						f.account.Allow("contact")
+					}
+					asked++
+				case strings.Contains(r.Statement, alone):
+					f.account.Deny("contact")
+					asked = 1
+				}
+			})
+			got := f.mustPull(connector.Pull{})
+			if c := got.contacts[id]; c.FamilyName != "Thorne" || c.JobTitle != "Controller" || asked == 0 {
+				t.Errorf("the contact is %q, %q; rights are %s", c.FamilyName, c.JobTitle, got.end.Rights)
+			}
+		})
+	}
+}
+
 // TestUnexplainedRefusals: a statement that worked and is refused is a reason to find out once more what may be read.
 // Changed rights begin the listing again, the same rights make it the statement's fault, and nothing goes round for
 // ever.

@@ -102,7 +102,7 @@ type probing struct {
 	Column int `json:"column,omitempty"`
 }
 
-// probe sends the next request of a search, and moves it on. now is NetSuite's time.
+// probe sends the next request of a search, and a few more about a column that failed, and moves it on. now is NetSuite's time.
 func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) (lacks, error) {
 	t := tables[p.Table]
 	optional := t.optional()
@@ -118,6 +118,19 @@ func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) 
 		if unexpected(err) {
 			err = s.try(ctx, t, without, now) // an accident of NetSuite's own does not happen twice
 		}
+	}
+	if p.Column > 1 && aboutStatement(err) {
+		// A table that is taken away during the search fails with each column. One is hidden if it fails both before and
+		// after a statement without any of them succeeds.
+		bare := s.try(ctx, t, lacks{}.with(optional...), now)
+		switch {
+		case aboutStatement(bare):
+			p.Column = 0
+			return slices.DeleteFunc(slices.Clone(l), func(name string) bool { return slices.Contains(optional, name) }), nil
+		case bare != nil:
+			return l, bare
+		}
+		err = s.try(ctx, t, without, now)
 	}
 	forbidden := !t.needed && isForbidden(err)
 	switch {
