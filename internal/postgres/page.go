@@ -225,22 +225,33 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 			customers[owner] = true
 		}
 	}
-	for _, l := range page.Links {
-		customers[l.Customer], contacts[l.Contact] = true, true
+	customersAt, contactsAt := map[string]bool{}, map[string]bool{} // that only links refer to
+	refer := func(customer, person string) {
+		if !customers[customer] {
+			customersAt[customer] = true
+		}
+		if !contacts[person] {
+			contactsAt[person] = true
+		}
 	}
-	for _, k := range slices.Concat(page.Deleted, badKeys(page.Bad)) {
+	bad := badKeys(page.Bad)
+	for _, k := range slices.Concat(page.Deleted, bad) {
 		switch k.Kind {
 		case connector.Customers:
 			customers[k.ID] = true
 		case connector.Contacts:
 			contacts[k.ID] = true
-		case connector.Links:
-			if customer, person, ok := strings.Cut(k.ID, "/"); ok {
-				customers[customer], contacts[person] = true, true
-			}
 		}
 	}
-	for _, ids := range []map[string]bool{customers, contacts} {
+	for _, l := range page.Links {
+		refer(l.Customer, l.Contact)
+	}
+	for _, k := range bad {
+		if customer, person, ok := strings.Cut(k.ID, "/"); ok && k.Kind == connector.Links {
+			refer(customer, person)
+		}
+	}
+	for _, ids := range []map[string]bool{customers, contacts, customersAt, contactsAt} {
 		maps.DeleteFunc(ids, func(id string, _ bool) bool { return !reconcile.ProperID(id) }) // one would fail the whole query
 	}
 	w.held = reconcile.Held{
@@ -248,11 +259,12 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 		Links: map[reconcile.Pair]reconcile.HeldLink{}, Roles: map[string]string{}, Counted: map[connector.Key]bool{},
 	}
 	w.customerIDs, w.contactIDs, w.linkIDs = map[string]int64{}, map[string]int64{}, map[reconcile.Pair]int64{}
-	if len(customers)+len(contacts) == 0 {
+	if len(customers)+len(contacts)+len(customersAt)+len(contactsAt) == 0 {
 		return nil
 	}
 	if w.hasErased {
-		if err := w.readErased(ctx, sortedKeys(customers), sortedKeys(contacts)); err != nil {
+		erasable := slices.Concat(sortedKeys(contacts), sortedKeys(contactsAt))
+		if err := w.readErased(ctx, slices.Concat(sortedKeys(customers), sortedKeys(customersAt)), erasable); err != nil {
 			return err
 		}
 	}
@@ -263,10 +275,11 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 		owner, own := contact.OwnerOf(id)
 		return own && w.customerIDs[owner] == 0
 	})
-	if len(contacts) > 0 {
-		if err := w.readContacts(ctx, sortedKeys(contacts)); err != nil {
-			return err
-		}
+	if err := w.readContacts(ctx, sortedKeys(contacts)); err != nil {
+		return err
+	}
+	if err := w.readReferred(ctx, sortedKeys(customersAt), sortedKeys(contactsAt)); err != nil {
+		return err
 	}
 	if err := w.readPoints(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
 		return err
@@ -330,6 +343,9 @@ func (w *pageWriter) readErased(ctx context.Context, customers, contacts []strin
 }
 
 func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
+	if len(erpIDs) == 0 {
+		return nil
+	}
 	rows, err := w.tx.QueryContext(ctx, `
 		SELECT c.id, c.erp_id, c.number, c.name, c.parent_erp_id, c.bill_with_parent, c.kind, c.active, coalesce(c.inactive_reason, '')
 		FROM unnest($3::text[]) AS k (erp_id), LATERAL (
@@ -352,6 +368,9 @@ func (w *pageWriter) readCustomers(ctx context.Context, erpIDs []string) error {
 }
 
 func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
+	if len(erpIDs) == 0 {
+		return nil
+	}
 	rows, err := w.tx.QueryContext(ctx, `
 		SELECT c.id, c.erp_id, c.name, c.given_name, c.family_name, c.job_title, c.active, coalesce(c.inactive_reason, '')
 		FROM unnest($3::text[]) AS k (erp_id), LATERAL (
@@ -371,6 +390,37 @@ func (w *pageWriter) readContacts(ctx context.Context, erpIDs []string) error {
 		w.held.Contacts[erpID], w.contactIDs[erpID] = c, c.ID
 	}
 	return rows.Err()
+}
+
+// readReferred reads our ids of customers and contacts that links refer to.
+func (w *pageWriter) readReferred(ctx context.Context, customers, contacts []string) error {
+	for _, of := range []struct {
+		table  string
+		erpIDs []string
+		ids    map[string]int64
+	}{{"customers", customers, w.customerIDs}, {"contacts", contacts, w.contactIDs}} {
+		if len(of.erpIDs) == 0 {
+			continue
+		}
+		err := w.returning(ctx, of.ids, `
+			SELECT c.id, c.erp_id FROM unnest($3::text[]) AS k (erp_id), LATERAL (
+				SELECT id, erp_id FROM `+of.table+` c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = k.erp_id OFFSET 0) AS c`,
+			w.step.Tenant, w.step.Connection, texts(of.erpIDs))
+		if err != nil {
+			return err
+		}
+	}
+	for _, erpID := range customers {
+		if id, ok := w.customerIDs[erpID]; ok {
+			w.held.Customers[erpID] = reconcile.HeldCustomer{ID: id}
+		}
+	}
+	for _, erpID := range contacts {
+		if id, ok := w.contactIDs[erpID]; ok {
+			w.held.Contacts[erpID] = reconcile.HeldContact{ID: id}
+		}
+	}
+	return nil
 }
 
 // readPoints reads the points of the contacts whose records the page has: a link says nothing of them.
@@ -427,18 +477,18 @@ func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64,
 	}
 	rows, err := w.tx.QueryContext(ctx, `
 		SELECT l.* FROM unnest($2::bigint[]) AS k (id), LATERAL (
-			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND contact_id = k.id AND origin = 'erp' OFFSET 0) AS l
 		UNION ALL
 		SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (
-			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.id AND origin = 'erp' AND contact_id <> ALL ($2)
 				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l
 		UNION ALL
 		SELECT l.* FROM unnest($4::bigint[], $5::bigint[]) AS k (customer, contact), LATERAL (
-			SELECT id, customer_id, contact_id, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.customer AND contact_id = k.contact AND origin = 'erp' OFFSET 0) AS l`,
-		w.step.Tenant, some(contacts), some(customers), some(pairCustomers), some(pairContacts))
+		w.step.Tenant, some(contacts), some(customers), some(pairCustomers), some(pairContacts), w.step.Run)
 	if err != nil {
 		return err
 	}
@@ -450,7 +500,7 @@ func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64,
 	links := make([]link, 0, len(contacts))
 	for rows.Next() {
 		var l link
-		if err := rows.Scan(&l.ID, &l.customer, &l.contact, &l.Active, pq.Array(&l.StatedBy), &l.LinkRoleKey, &l.RecordRoleKey); err != nil {
+		if err := rows.Scan(&l.ID, &l.customer, &l.contact, &l.New, &l.Active, pq.Array(&l.StatedBy), &l.LinkRoleKey, &l.RecordRoleKey); err != nil {
 			return err
 		}
 		links = append(links, l)
@@ -982,7 +1032,7 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	return nil
 }
 
-// returning runs an INSERT … RETURNING id, erp_id and adds what it returns to ids. One row of a thousand ids is read faster than a
+// returning runs a query for ids and ERP ids and adds what it returns to ids. One row of a thousand ids is read faster than a
 // thousand rows.
 func (w *pageWriter) returning(ctx context.Context, ids map[string]int64, query string, args ...any) error {
 	var added []int64

@@ -13,7 +13,8 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 )
 
-// Held is what we hold of the records that a page names. Everything in it has origin erp.
+// Held is what we hold of the records that a page names; of a customer or contact that only its links refer to, the ID alone.
+// Everything in it has origin erp.
 type Held struct {
 	Customers map[string]HeldCustomer // by the ERP's id
 	Contacts  map[string]HeldContact  // by the ERP's id
@@ -60,6 +61,7 @@ type ContactFacts struct {
 // HeldLink is a stored customer contact of an ERP.
 type HeldLink struct {
 	ID            int64
+	New           bool // this run made it
 	Active        bool
 	StatedBy      []string // Stater values
 	LinkRoleKey   string   // what the link's own row states; empty: no role

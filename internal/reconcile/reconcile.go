@@ -402,14 +402,18 @@ func (p *planner) endLink(change *LinkChange) {
 		change.Changes = append(change.Changes, Change{"active", "false", "true"})
 	}
 	was, became := roleKey(held.StatedBy, held.LinkRoleKey, held.RecordRoleKey), roleKey(change.StatedBy, change.LinkRoleKey, change.RecordRoleKey)
-	if was != became {
+	if was != became && !held.New { // what the run goes on to say of a place that it made is no change
 		change.Changes = append(change.Changes, Change{"erp_role", was, became})
 	}
 	same := slices.Equal(held.StatedBy, change.StatedBy) && held.LinkRoleKey == change.LinkRoleKey && held.RecordRoleKey == change.RecordRoleKey
 	if len(change.Changes) == 0 && same {
 		return
 	}
-	p.linkOutcome(change, updated)
+	o := updated
+	if held.New {
+		o = created
+	}
+	p.linkOutcome(change, o)
 	p.plan.Links = append(p.plan.Links, *change)
 }
 

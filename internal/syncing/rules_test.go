@@ -172,6 +172,27 @@ func TestHistoryTellsChangesAndNotCreations(t *testing.T) {
 	}
 }
 
+// TestPlaceMadeInPartsIsNoChange: what NetSuite says of a place by a contact's record and then by a row of its own, in the run that
+// makes the place, is its creation, and counts as one.
+func TestPlaceMadeInPartsIsNoChange(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(2)
+	ann := w.erp.AddContact(connector.Contact{Name: "Ann", Active: true}, ids[0])
+	w.erp.Attach(ids[0], ann, connector.ERPRole{Key: "7", Name: "Buyer"})
+	r := w.mustSync(postgres.Full)
+	if got := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.history`); got != "0" || r.Created != 4 || r.Updated != 0 {
+		t.Errorf("%s rows of history, %d created, %d updated; want none, 4 and none", got, r.Created, r.Updated)
+	}
+	if at := w.at(ids[0]); at != "Ann as Buyer" {
+		t.Errorf("at the customer is %s", at)
+	}
+	w.erp.Attach(ids[0], ann, connector.ERPRole{Key: "8", Name: "Payer"})
+	r = w.mustSync(postgres.Incremental)
+	if got := pgtest.Value(t, w.dsn, `SELECT string_agg(field || ' ' || was || ' ' || became, ', ') FROM contactsync.history`); got != "erp_role 7 8" || r.Updated != 1 {
+		t.Errorf("the history of another role is %q, %d updated", got, r.Updated)
+	}
+}
+
 // TestHistoryTellsARoleThatWentWithItsLink guards rule 13: a role goes with the link's own row, also when the contact keeps its place
 // by its main company, and is back when a person takes the going back.
 func TestHistoryTellsARoleThatWentWithItsLink(t *testing.T) {
