@@ -137,7 +137,7 @@ unheard AS (
 	SELECT k.id, k.erp_id FROM (
 		SELECT l.contact_id FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
 		UNION SELECT l.contact_id FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.active
-			WHERE g.missing AND EXISTS (SELECT FROM unnest(l.stated_by) AS b (by) WHERE b.by LIKE 'contact:%')
+			WHERE g.missing AND g.looked AND ` + statedByContact + `
 	) s JOIN contacts k ON k.tenant_id = $1 AND k.id = s.contact_id AND k.active AND k.erp_id NOT LIKE 'customer:%'
 	WHERE k.id NOT IN (SELECT id FROM named_contact) AND k.id NOT IN (SELECT unnest(missing_contact_ids) FROM page)
 ),
@@ -161,6 +161,9 @@ const affected = `
 	WHERE l.active AND l.origin = 'erp' AND ` + bothActive + `
 	GROUP BY l.id
 `
+
+// statedByContact: a contact's record states customer contact l.
+const statedByContact = `EXISTS (SELECT FROM unnest(l.stated_by) AS b (by) WHERE b.by LIKE 'contact:%')`
 
 // bothActive: the customer and the contact of customer contact l are active.
 const bothActive = `(SELECT cu.active FROM customers cu WHERE cu.tenant_id = $1 AND cu.id = l.customer_id)

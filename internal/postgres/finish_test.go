@@ -43,8 +43,7 @@ func TestGoingIsFoundInOneReading(t *testing.T) {
 				pgtest.Exec(t, dsn, `
 					INSERT INTO contactsync.customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active, stated_by, created_at)
 						SELECT 1, 1, c.id, o.id, 'erp', true, ARRAY['customer:' || c.erp_id], now() - interval '1 day'
-						FROM contactsync.customers c JOIN contactsync.contacts o ON o.erp_id = 'customer:' || c.erp_id;
-					UPDATE contactsync.runs SET listing_began_at = now()`)
+						FROM contactsync.customers c JOIN contactsync.contacts o ON o.erp_id = 'customer:' || c.erp_id`)
 			}
 			before := rowsRead(t, dsn)
 			store, err := postgres.Open(dsn, 1)

@@ -241,7 +241,7 @@ restated AS (
 going_link AS (SELECT id FROM restated),
 affected AS (` + affected + `)`
 
-// Unasked are the records of the approved hold, and the contacts of its links, that its run has not looked up yet.
+// Unasked are the records of the approved hold, and the contacts who may say where they are now, that its run has not looked up yet.
 func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 	var unasked []Lookup
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -256,7 +256,7 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 		}
 		err := tx.SelectContext(ctx, &rows, `
 			WITH page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2), item AS (
-				SELECT i.kind, i.entity_id AS id FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id AND h.state = 'approved'
+				SELECT i.kind, i.entity_id AS id, i.reason FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id AND h.state = 'approved'
 				JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 				WHERE r.tenant_id = $1 AND r.id = $2
 			)
@@ -265,10 +265,13 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 			UNION ALL
 			SELECT i.kind, c.id, c.erp_id FROM item i JOIN contacts c ON c.tenant_id = $1 AND c.id = i.id AND c.active WHERE i.kind = 'contact'
 				AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
-			UNION -- whose place is to go may state it
-			SELECT 'contact', c.id, c.erp_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
-				JOIN contacts c ON c.tenant_id = $1 AND c.id = l.contact_id AND c.active AND c.erp_id NOT LIKE 'customer:%'
-			WHERE i.kind = 'link' AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
+			UNION -- as in going, whose place is to go and who states one at a missing customer
+			SELECT 'contact', c.id, c.erp_id FROM (
+				SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active WHERE i.kind = 'link'
+				UNION ALL SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.id AND l.active
+					WHERE i.kind = 'customer' AND i.reason <> 'erp_inactive' AND `+statedByContact+`
+			) s JOIN contacts c ON c.tenant_id = $1 AND c.id = s.contact_id AND c.active AND c.erp_id NOT LIKE 'customer:%'
+			WHERE c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
 			ORDER BY 1, 2`, step.Tenant, step.Run)
 		for _, r := range rows {
 			unasked = append(unasked, Lookup{Key: connector.Key{Kind: r.Kind, ID: r.ERPID}, ID: r.ID})

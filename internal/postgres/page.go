@@ -88,9 +88,10 @@ type pageWriter struct {
 	page       int    // of this page
 	checkpoint string // before it
 	pulled     bool
-	hasIssues  bool // the connection has open ones
-	hasHold    bool // it holds, or a rejection remembers, something
-	hasErased  bool // the tenant had people erased
+	hasIssues  bool      // the connection has open ones
+	hasHold    bool      // it holds, or a rejection remembers, something
+	hasErased  bool      // the tenant had people erased
+	began      time.Time // of the run's listing
 
 	incoming connector.Page
 
@@ -150,9 +151,11 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		HasHold    bool   `db:"has_hold"`
 		HasErased  bool   `db:"has_erased"`
 		Settings   string `db:"settings"`
+
+		Began time.Time `db:"listing_began_at"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
-		SELECT r.pages, r.checkpoint, r.pulled,
+		SELECT r.pages, r.checkpoint, r.pulled, r.listing_began_at,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
@@ -167,7 +170,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}
-	w.page, w.hasIssues, w.hasHold, w.hasErased = run.Pages+1, run.HasIssues, run.HasHold, run.HasErased
+	w.page, w.hasIssues, w.hasHold, w.hasErased, w.began = run.Pages+1, run.HasIssues, run.HasHold, run.HasErased, run.Began
 	w.checkpoint, w.pulled = run.Checkpoint, run.Pulled
 	return err
 }
@@ -477,18 +480,18 @@ func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64,
 	}
 	rows, err := w.tx.QueryContext(ctx, `
 		SELECT l.* FROM unnest($2::bigint[]) AS k (id), LATERAL (
-			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_at >= $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND contact_id = k.id AND origin = 'erp' OFFSET 0) AS l
 		UNION ALL
 		SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (
-			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_at >= $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.id AND origin = 'erp' AND contact_id <> ALL ($2)
 				AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l
 		UNION ALL
 		SELECT l.* FROM unnest($4::bigint[], $5::bigint[]) AS k (customer, contact), LATERAL (
-			SELECT id, customer_id, contact_id, created_by_run IS NOT DISTINCT FROM $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
+			SELECT id, customer_id, contact_id, created_at >= $6, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 			FROM customer_contacts WHERE tenant_id = $1 AND customer_id = k.customer AND contact_id = k.contact AND origin = 'erp' OFFSET 0) AS l`,
-		w.step.Tenant, some(contacts), some(customers), some(pairCustomers), some(pairContacts), w.step.Run)
+		w.step.Tenant, some(contacts), some(customers), some(pairCustomers), some(pairContacts), w.began)
 	if err != nil {
 		return err
 	}

@@ -116,8 +116,8 @@ const benchConnection = `
 	INSERT INTO contactsync.roles (tenant_id, name) VALUES (1, 'Company Contact');
 	INSERT INTO contactsync.role_mappings (tenant_id, connection_id, erp_role_key, erp_role_name, role_id)
 		VALUES (1, 1, 'company', 'Company Contact', 1);
-	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, delivery, lease_until)
-		VALUES (1, 1, 'full', 'manual', 'running', 1, now() + interval '1 day')`
+	INSERT INTO contactsync.runs (tenant_id, connection_id, mode, trigger, status, delivery, lease_until, listing_began_at)
+		VALUES (1, 1, 'full', 'manual', 'running', 1, now() + interval '1 day', now())`
 
 func benchPage(n int) connector.Page {
 	page := connector.Page{Next: connector.Cursor(fmt.Sprintf(`{"v":1,"page":%d}`, n))}

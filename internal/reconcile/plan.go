@@ -61,7 +61,7 @@ type ContactFacts struct {
 // HeldLink is a stored customer contact of an ERP.
 type HeldLink struct {
 	ID            int64
-	New           bool // this run made it
+	New           bool // made since the run's listing began
 	Active        bool
 	StatedBy      []string // Stater values
 	LinkRoleKey   string   // what the link's own row states; empty: no role

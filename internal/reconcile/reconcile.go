@@ -402,7 +402,9 @@ func (p *planner) endLink(change *LinkChange) {
 		change.Changes = append(change.Changes, Change{"active", "false", "true"})
 	}
 	was, became := roleKey(held.StatedBy, held.LinkRoleKey, held.RecordRoleKey), roleKey(change.StatedBy, change.LinkRoleKey, change.RecordRoleKey)
-	if was != became && !held.New { // what the run goes on to say of a place that it made is no change
+	// A place that the run made by what a record states, and that its own row says more of: that is no change.
+	first := held.New && held.Active && !slices.Contains(held.StatedBy, StatedByLink) && held.LinkRoleKey == ""
+	if was != became && !first {
 		change.Changes = append(change.Changes, Change{"erp_role", was, became})
 	}
 	same := slices.Equal(held.StatedBy, change.StatedBy) && held.LinkRoleKey == change.LinkRoleKey && held.RecordRoleKey == change.RecordRoleKey
@@ -410,7 +412,7 @@ func (p *planner) endLink(change *LinkChange) {
 		return
 	}
 	o := updated
-	if held.New {
+	if first {
 		o = created
 	}
 	p.linkOutcome(change, o)

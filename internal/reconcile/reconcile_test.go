@@ -179,6 +179,44 @@ func TestGoingIsOnlyNoted(t *testing.T) {
 	}
 }
 
+// TestRoleOfANewPlace: the role that its own row gives a place which the run made by what a record states is part of its creation.
+// All else is a change, also of a place that is as new, such as what a refresh did meanwhile.
+func TestRoleOfANewPlace(t *testing.T) {
+	t.Parallel()
+	ann := connector.Key{Kind: connector.Contacts, ID: "1"}
+	for name, c := range map[string]struct {
+		held    reconcile.HeldLink
+		changes []reconcile.Change
+	}{
+		"Made": {reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}}, nil},
+		"Old":  {reconcile.HeldLink{Active: true, StatedBy: []string{reconcile.Stater(ann)}}, []reconcile.Change{{Field: "erp_role", Became: "7"}}},
+		"RowRead": {
+			reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.StatedByLink}, LinkRoleKey: "8"},
+			[]reconcile.Change{{Field: "erp_role", Was: "8", Became: "7"}},
+		},
+		"RowReadAndGone": {
+			reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}, LinkRoleKey: "7"},
+			[]reconcile.Change{{Field: "erp_role", Became: "7"}},
+		},
+		"Detached": {
+			reconcile.HeldLink{New: true, LinkRoleKey: "7"},
+			[]reconcile.Change{{Field: "active", Was: "false", Became: "true"}, {Field: "erp_role", Became: "7"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.held.ID = 3
+			plan := reconcile.Page(reconcile.Held{
+				Customers: map[string]reconcile.HeldCustomer{"5": {ID: 1}}, Contacts: map[string]reconcile.HeldContact{"1": {ID: 2}},
+				Links: map[reconcile.Pair]reconcile.HeldLink{{Customer: "5", Contact: "1"}: c.held},
+			}, connector.Page{Links: []connector.Link{{Customer: "5", Contact: "1", Roles: []connector.ERPRole{{Key: "7"}}}}})
+			if len(plan.Links) != 1 || !slices.Equal(plan.Links[0].Changes, c.changes) || (plan.Counts.Created == 1) != (c.changes == nil) {
+				t.Errorf("%+v; %+v", plan.Links, plan.Counts)
+			}
+		})
+	}
+}
+
 // TestBalanceIsNoChange: a newer time alone writes nothing.
 func TestBalanceIsNoChange(t *testing.T) {
 	t.Parallel()

@@ -394,6 +394,16 @@ func TestApprovedPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
 	}
 }
 
+// TestApprovedMergeMovesItsPeople: a merge of so many that it was held moves them once it is approved.
+func TestApprovedMergeMovesItsPeople(t *testing.T) {
+	n := setupNetSuite(t)
+	from, to := n.moved(30, false, true)
+	n.wantRun(postgres.Incremental, "a customer of 29 missing", 0, 30)
+	if r := n.approve(); r.Status != "succeeded" || n.places(from) != "0" || n.places(to) != "29" {
+		t.Errorf("the approval %s: %s places at the lost customer and %s at the survivor, want 0 and 29", r.Status, n.places(from), n.places(to))
+	}
+}
+
 // TestMaintenanceIsCaughtUp: hours of HTML leave the connection active, and the next run brings what happened meanwhile.
 func TestMaintenanceIsCaughtUp(t *testing.T) {
 	n := setupNetSuite(t)

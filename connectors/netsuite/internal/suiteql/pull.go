@@ -72,7 +72,8 @@ func begin(p connector.Pull) (cursor, error) {
 
 // Pull lists customers, contacts and relations by key: what changed by the ERP's clock, or everything; relations in any
 // case, since nothing dates them. Offsets are not used: rows move under them, and beyond 100,000 they are cut off
-// silently. A page is one request. The first ones ask for the time and for what the login may read, and hold no row.
+// silently. A page is one request, or a few about a hidden column. The first ones ask for the time and for what the login
+// may read, and hold no row.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -135,7 +136,7 @@ func (s *Source) start(ctx context.Context, c *cursor) error {
 	return nil
 }
 
-// search makes one request of a search for what cannot be read.
+// search makes the next request of a search for what cannot be read.
 func (s *Source) search(ctx context.Context, c *cursor) error {
 	p := *c.Probe
 	l, err := s.probe(ctx, &p, c.Lacks, *c.Began)

@@ -123,6 +123,9 @@ func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) 
 		// A table that is taken away during the search fails with each column. One is hidden if it fails both before and
 		// after a statement without any of them succeeds.
 		bare := s.try(ctx, t, lacks{}.with(optional...), now)
+		if unexpected(bare) {
+			bare = s.try(ctx, t, lacks{}.with(optional...), now)
+		}
 		switch {
 		case aboutStatement(bare):
 			p.Column = 0
