@@ -134,6 +134,8 @@ var mutants = []mutant{
 	{"a removed connection gets mail", "14",
 		one(views, "JOIN contactsync.connections n ON n.tenant_id = cc.tenant_id AND n.id = cc.connection_id AND n.state <> 'removed'\nJOIN contactsync.tenants",
 			"JOIN contactsync.connections n ON n.tenant_id = cc.tenant_id AND n.id = cc.connection_id\nJOIN contactsync.tenants"), inRules, "TestWhoGetsNoMail"},
+	{"a login of another company is the program's fault", "15", one("connectors/quickbooks/internal/online/fault.go",
+		"case status == http.StatusForbidden || number == 3100:", "case number == 3100:"), "./connectors/quickbooks", "TestFailuresSayWhatCanBeDone"},
 	{"an approval applies without looking up", "7",
 		one("internal/syncing/approval.go", "s.lookUp(ctx, source, unasked)", "s.lookUp(ctx, source, unasked[:0])"), inRules, "TestApprovingLooksUpAgain"},
 	{"a rejection is not remembered", "7", one(finish,

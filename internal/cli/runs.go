@@ -237,7 +237,7 @@ func (c runShowCmd) Run(a *app) error {
 		return err
 	}
 	held := postgres.Rows{}
-	if state.Held > 0 && !state.Preview {
+	if state.Holds && !state.Preview {
 		if held, err = store.List(a.ctx, postgres.Held, 0, 0, postgres.Filter{Column: "connection_id", Value: state.Connection}); err != nil {
 			return err
 		}
@@ -280,7 +280,7 @@ func (c runShowCmd) Run(a *app) error {
 // judge turns the end of a run into an exit status.
 func (a *app) judge(r postgres.RunState) {
 	switch {
-	case r.Denied() || r.Held > 0:
+	case r.Denied() || r.Holds:
 		a.outcome(attention)
 	case r.Status == "failed" || r.Status == "cancelled":
 		a.outcome(failed)
@@ -387,8 +387,12 @@ func (a *app) progress(r postgres.RunState, over bool) {
 	if r.Gone > 0 && !r.Preview {
 		fmt.Fprintf(a.Stdout, "Deactivated: %d\n", r.Gone)
 	}
-	if r.Held > 0 && !r.Preview {
-		fmt.Fprintf(a.Stdout, "Held, and still active: %d. See what: syncctl hold list --connection %d\n", r.Held, r.Connection)
+	if r.Holds && !r.Preview {
+		held := strconv.FormatInt(r.Held, 10)
+		if r.Held == 0 {
+			held = "contacts at no customer"
+		}
+		fmt.Fprintf(a.Stdout, "Held, and still active: %s. See what: syncctl hold list --connection %d\n", held, r.Connection)
 	}
 	if r.LeftBare > 0 && !r.Preview {
 		fmt.Fprintf(a.Stdout, "Customers left without a recipient: %d. See which: syncctl run show %d\n", r.LeftBare, r.ID)

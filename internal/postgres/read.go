@@ -158,7 +158,8 @@ type RunState struct {
 	Refused    int64      `db:"refused"`
 	WithIssue  int64      `db:"with_issue"`
 	Gone       int64      `db:"deactivated"`
-	Held       int64      `db:"held"`
+	Held       int64      `db:"held"`  // customer contacts
+	Holds      bool       `db:"holds"` // it has put something into the open hold, be it a contact at no customer
 	LeftBare   int64      `db:"left_bare"`
 	Calls      int64      `db:"erp_calls"`
 	Claims     int64      `db:"fencing"`
@@ -191,7 +192,9 @@ func (s *Store) Run(ctx context.Context, id int64) (RunState, error) {
 			SELECT r.id, r.tenant_id, r.connection_id, n.name, n.erp, r.mode, r.purpose, r.preview, r.pages, r.status, r.read, r.created, r.updated,
 				r.unchanged, r.ignored, r.refused, r.with_issue, r.deactivated, r.held, r.left_bare, r.erp_calls, r.fencing, r.error_kind, r.error,
 				r.hint, r.not_before, r.queued_at, r.started_at, r.finished_at,
-				now() AS now, n.state
+				now() AS now, n.state, r.held > 0 OR EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id
+					AND i.left_at IS NULL AND i.added_by_run = r.id
+					WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id AND h.state = 'open') AS holds
 			FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.id = $1`, id), "run")
 	})
 	if err != nil {

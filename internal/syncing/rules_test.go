@@ -534,7 +534,9 @@ func TestEmptyListingOfThoseAtNoPlaceIsHeld(t *testing.T) {
 				people = people[:1] // the listing is not empty then
 			}
 			w.erp.Hide(people...)
-			w.mustSync(postgres.Full)
+			if r := w.mustSync(postgres.Full); !r.Holds {
+				t.Error("the run does not say that it holds something")
+			}
 			active := func() string {
 				return pgtest.Value(t, w.dsn, `SELECT string_agg(name || ' ' || active, ', ' ORDER BY name) FROM contactsync.contacts WHERE erp_id NOT LIKE 'customer:%'`)
 			}
