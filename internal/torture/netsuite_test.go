@@ -272,6 +272,7 @@ func (q *netSuite) heal() {
 	for what, table := range q.refused {
 		id := strings.TrimPrefix(what, table+" ")
 		_ = q.account.Heal(table, id) // or it is gone
+		q.times.note(time.Now(), unreadable+table, id, false, nil)
 		for cell := range q.spoilt {
 			if strings.HasPrefix(cell, what+" ") {
 				delete(q.spoilt, cell)
@@ -291,6 +292,9 @@ func (q *netSuite) note(from time.Time) {
 	for id, c := range now.contacts {
 		q.times.note(from, "contact", id, c.active, c.flat())
 		q.names[c.facts["name"]] = true
+	}
+	for what, table := range q.refused {
+		q.times.note(from, unreadable+table, strings.TrimPrefix(what, table+" "), true, nil)
 	}
 	for pair := range now.links {
 		q.times.note(from, "customer_contact", pair[0]+"/"+pair[1], true, nil)
