@@ -403,7 +403,8 @@ func (p *planner) endLink(change *LinkChange) {
 	}
 	was, became := roleKey(held.StatedBy, held.LinkRoleKey, held.RecordRoleKey), roleKey(change.StatedBy, change.LinkRoleKey, change.RecordRoleKey)
 	// A place that the run made by what a record states, and that its own row says more of: that is no change.
-	first := held.New && held.Active && !slices.Contains(held.StatedBy, StatedByLink) && held.LinkRoleKey == ""
+	first := held.New && held.Active && held.LinkRoleKey == "" &&
+		!slices.Contains(held.StatedBy, StatedByLink) && slices.Contains(change.StatedBy, StatedByLink)
 	if was != became && !first {
 		change.Changes = append(change.Changes, Change{"erp_role", was, became})
 	}

@@ -187,20 +187,28 @@ func TestRoleOfANewPlace(t *testing.T) {
 	for name, c := range map[string]struct {
 		held    reconcile.HeldLink
 		changes []reconcile.Change
+		by      connector.Key // who says now that the role is 7; zero: the place's own row
 	}{
-		"Made": {reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}}, nil},
-		"Old":  {reconcile.HeldLink{Active: true, StatedBy: []string{reconcile.Stater(ann)}}, []reconcile.Change{{Field: "erp_role", Became: "7"}}},
+		"Made": {held: reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}}},
+		"Old": {
+			held:    reconcile.HeldLink{Active: true, StatedBy: []string{reconcile.Stater(ann)}},
+			changes: []reconcile.Change{{Field: "erp_role", Became: "7"}},
+		},
+		"RecordReadAgain": {
+			held:    reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}, RecordRoleKey: "8"},
+			changes: []reconcile.Change{{Field: "erp_role", Was: "8", Became: "7"}}, by: ann,
+		},
 		"RowRead": {
-			reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.StatedByLink}, LinkRoleKey: "8"},
-			[]reconcile.Change{{Field: "erp_role", Was: "8", Became: "7"}},
+			held:    reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.StatedByLink}, LinkRoleKey: "8"},
+			changes: []reconcile.Change{{Field: "erp_role", Was: "8", Became: "7"}},
 		},
 		"RowReadAndGone": {
-			reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}, LinkRoleKey: "7"},
-			[]reconcile.Change{{Field: "erp_role", Became: "7"}},
+			held:    reconcile.HeldLink{New: true, Active: true, StatedBy: []string{reconcile.Stater(ann)}, LinkRoleKey: "7"},
+			changes: []reconcile.Change{{Field: "erp_role", Became: "7"}},
 		},
 		"Detached": {
-			reconcile.HeldLink{New: true, LinkRoleKey: "7"},
-			[]reconcile.Change{{Field: "active", Was: "false", Became: "true"}, {Field: "erp_role", Became: "7"}},
+			held:    reconcile.HeldLink{New: true, LinkRoleKey: "7"},
+			changes: []reconcile.Change{{Field: "active", Was: "false", Became: "true"}, {Field: "erp_role", Became: "7"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,7 +217,7 @@ func TestRoleOfANewPlace(t *testing.T) {
 			plan := reconcile.Page(reconcile.Held{
 				Customers: map[string]reconcile.HeldCustomer{"5": {ID: 1}}, Contacts: map[string]reconcile.HeldContact{"1": {ID: 2}},
 				Links: map[reconcile.Pair]reconcile.HeldLink{{Customer: "5", Contact: "1"}: c.held},
-			}, connector.Page{Links: []connector.Link{{Customer: "5", Contact: "1", Roles: []connector.ERPRole{{Key: "7"}}}}})
+			}, connector.Page{Links: []connector.Link{{Customer: "5", Contact: "1", StatedBy: c.by, Roles: []connector.ERPRole{{Key: "7"}}}}})
 			if len(plan.Links) != 1 || !slices.Equal(plan.Links[0].Changes, c.changes) || (plan.Counts.Created == 1) != (c.changes == nil) {
 				t.Errorf("%+v; %+v", plan.Links, plan.Counts)
 			}

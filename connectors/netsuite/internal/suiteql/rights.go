@@ -113,19 +113,15 @@ func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) 
 	case p.Column > 1:
 		without = without.with(slices.Delete(slices.Clone(optional), p.Column-2, p.Column-1)...)
 	}
-	err := s.try(ctx, t, without, now)
+	ask := s.try
 	if p.Column > 1 || len(optional) == 0 {
-		if unexpected(err) {
-			err = s.try(ctx, t, without, now) // an accident of NetSuite's own does not happen twice
-		}
+		ask = s.tryAgain
 	}
+	err := ask(ctx, t, without, now)
 	if p.Column > 1 && aboutStatement(err) {
 		// A table that is taken away during the search fails with each column. One is hidden if it fails both before and
 		// after a statement without any of them succeeds.
-		bare := s.try(ctx, t, lacks{}.with(optional...), now)
-		if unexpected(bare) {
-			bare = s.try(ctx, t, lacks{}.with(optional...), now)
-		}
+		bare := ask(ctx, t, lacks{}.with(optional...), now)
 		switch {
 		case aboutStatement(bare):
 			p.Column = 0
@@ -133,7 +129,7 @@ func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) 
 		case bare != nil:
 			return l, bare
 		}
-		err = s.try(ctx, t, without, now)
+		err = ask(ctx, t, without, now)
 	}
 	forbidden := !t.needed && isForbidden(err)
 	switch {
@@ -165,6 +161,15 @@ func (s *Source) probe(ctx context.Context, p *probing, l lacks, now time.Time) 
 func (s *Source) try(ctx context.Context, t *table, without lacks, now time.Time) error {
 	since := now.Add(-24 * time.Hour)
 	_, err := s.query(ctx, "probe "+t.name, t.statement(without, t.next(without, place{}, &since)), 1)
+	return err
+}
+
+// tryAgain is try where a failure decides: an accident of NetSuite's own does not happen twice.
+func (s *Source) tryAgain(ctx context.Context, t *table, without lacks, now time.Time) error {
+	err := s.try(ctx, t, without, now)
+	if unexpected(err) {
+		err = s.try(ctx, t, without, now)
+	}
 	return err
 }
 
