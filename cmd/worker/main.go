@@ -33,7 +33,7 @@ Optional: WORKER_CONCURRENCY (8), LEASE (30s), STEP (1m), LOG_LEVEL (info), METR
 const patience = 25 * time.Second
 
 func main() {
-	// A page of a first load is garbage a moment later. Collecting it two thirds as often saves a twentieth of the time and costs 4 MB.
+	// A page of a first load is garbage a moment later. Collecting it two thirds as often saves a twentieth of the time and costs 5 MB.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(150)
 	}

@@ -47,6 +47,29 @@ func want(t *testing.T, text string, parts ...string) {
 	}
 }
 
+// TestRunTellsOfContactsItHolds: a run that held nothing but contacts at no customer, which count as no customer contact, says so and
+// ends with what an operator's script waits for.
+func TestRunTellsOfContactsItHolds(t *testing.T) {
+	t.Parallel()
+	dsn, syncctl := decisions(t)
+	pgtest.Exec(t, dsn, `UPDATE contactsync.runs SET held = 0, listing_began_at = now(), started_at = now(), finished_at = now();
+		UPDATE contactsync.hold_items SET kind = 'contact'`)
+	out, errs, exit := syncctl("run", "show", "1")
+	want(t, out, "Held, and still active here: 2 of 3 are missing", "Ingrid 1", "syncctl hold show 1")
+	if exit != 3 {
+		t.Errorf("shown: exit status %d\n%s", exit, errs)
+	}
+	out, errs, exit = syncctl("run", "watch", "1")
+	want(t, out, "Held, and still active: contacts at no customer. See what: syncctl hold list --connection 1")
+	if exit != 3 {
+		t.Errorf("watched: exit status %d\n%s", exit, errs)
+	}
+	pgtest.Exec(t, dsn, `UPDATE contactsync.hold_items SET added_by_run = 2`)
+	if _, errs, exit := syncctl("run", "show", "1"); exit != 0 {
+		t.Errorf("of a run that held nothing: exit status %d\n%s", exit, errs)
+	}
+}
+
 // TestDecidingAHold guards what an operator sees: each contact with its customer, why it is to go and which mail it gets, counts first;
 // and that a second decision is told of the first.
 func TestDecidingAHold(t *testing.T) {

@@ -159,7 +159,7 @@ type RunState struct {
 	WithIssue  int64      `db:"with_issue"`
 	Gone       int64      `db:"deactivated"`
 	Held       int64      `db:"held"`  // customer contacts
-	Holds      bool       `db:"holds"` // it has put something into the open hold, be it a contact at no customer
+	Holds      bool       `db:"holds"` // it held something, be it a contact at no customer
 	LeftBare   int64      `db:"left_bare"`
 	Calls      int64      `db:"erp_calls"`
 	Claims     int64      `db:"fencing"`
