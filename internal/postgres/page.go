@@ -649,7 +649,7 @@ func (w *pageWriter) customers(ctx context.Context) error {
 	_, err := w.tx.ExecContext(ctx, `
 		UPDATE customers c SET number = p.number, name = p.name, parent_erp_id = p.parent, bill_with_parent = p.bill, kind = p.kind,
 			active = p.active, inactive_reason = nullif(p.reason, ''), erp_modified_at = p.modified, updated_at = now()
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::text[], $8::bool[], $9::text[], $10::timestamptz[])
+		FROM `+few(2, "bigint", "text", "text", "text", "bool", "text", "bool", "text", "timestamptz")+`
 			AS p (id, number, name, parent, bill, kind, active, reason, modified)
 		WHERE c.tenant_id = $1 AND c.id = p.id`,
 		w.step.Tenant, changed.id, changed.number, changed.name, changed.parent, changed.bill, changed.kind, changed.active,
@@ -702,7 +702,7 @@ func (w *pageWriter) contacts(ctx context.Context) error {
 	_, err := w.tx.ExecContext(ctx, `
 		UPDATE contacts c SET name = p.name, given_name = p.given, family_name = p.family, job_title = p.title, active = p.active,
 			inactive_reason = nullif(p.reason, ''), erp_modified_at = p.modified, updated_at = now()
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::timestamptz[])
+		FROM `+few(2, "bigint", "text", "text", "text", "text", "bool", "text", "timestamptz")+`
 			AS p (id, name, given, family, title, active, reason, modified)
 		WHERE c.tenant_id = $1 AND c.id = p.id AND c.origin = 'erp'`,
 		w.step.Tenant, changed.id, changed.name, changed.given, changed.family, changed.title, changed.active, changed.reason,
@@ -744,7 +744,7 @@ func (w *pageWriter) points(ctx context.Context) error {
 	}
 	if len(drop.contact) > 0 {
 		_, err := w.tx.ExecContext(ctx, `
-			DELETE FROM contact_points c USING unnest($2::bigint[], $3::text[], $4::smallint[]) AS p (contact_id, field, place)
+			DELETE FROM contact_points c USING `+few(2, "bigint", "text", "smallint")+` AS p (contact_id, field, place)
 			WHERE c.tenant_id = $1 AND c.contact_id = p.contact_id AND c.field = p.field AND c.place = p.place AND c.origin = 'erp'`,
 			w.step.Tenant, drop.contact, drop.field, drop.place)
 		if err != nil {
@@ -822,7 +822,7 @@ func (w *pageWriter) links(ctx context.Context) error {
 	_, err := w.tx.ExecContext(ctx, `
 		UPDATE customer_contacts l SET active = true, inactive_reason = NULL, stated_by = string_to_array(p.stated_by, E'\n'),
 			link_role_key = nullif(p.link_role, ''), record_role_key = nullif(p.record_role, ''), updated_at = now()
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS p (id, stated_by, link_role, record_role)
+		FROM `+few(2, "bigint", "text", "text", "text")+` AS p (id, stated_by, link_role, record_role)
 		WHERE l.tenant_id = $1 AND l.id = p.id AND l.origin = 'erp'`,
 		w.step.Tenant, changed.id, changed.statedBy, changed.linkRole, changed.recordRole)
 	return err
@@ -917,7 +917,7 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	_, err := w.tx.ExecContext(ctx, `
 		WITH met AS (
 			SELECT m.*, i.id AS issue
-			FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[]) AS m (kind, id, field, reason, count) LEFT JOIN LATERAL (
+			FROM `+few(4, "text", "text", "text", "text", "bigint")+` AS m (kind, id, field, reason, count) LEFT JOIN LATERAL (
 				SELECT i.id FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL AND i.record_kind = m.kind
 					AND i.record_id = m.id AND i.field = m.field AND i.reason = m.reason OFFSET 0) AS i ON true
 		), same AS (
@@ -1049,6 +1049,16 @@ func (w *pageWriter) returning(ctx context.Context, ids map[string]int64, query 
 		ids[erpIDs[i]] = id
 	}
 	return nil
+}
+
+// few are the rows of array parameters, from $first on, that a statement looks for by key. It has the planner believe that there is one
+// of them: told of a thousand, and without statistics, as on a first load, it compares each with all that is held.
+func few(first int, types ...string) string {
+	arrays := make([]string, 0, len(types))
+	for i, t := range types {
+		arrays = append(arrays, fmt.Sprintf("(SELECT $%d::%s[])", first+i, t))
+	}
+	return "(SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ") LIMIT (SELECT 1000000))"
 }
 
 // some turns nil into an empty array, which pq would send as NULL.

@@ -20,36 +20,56 @@ func TestPageReadsWhatItNames(t *testing.T) {
 	for _, table := range []string{"customers", "contacts", "contact_points", "customer_contacts", "issues"} {
 		pgtest.Exec(t, dsn, `ALTER TABLE contactsync.`+table+` SET (autovacuum_enabled = false)`)
 	}
-	save := func(pages ...int) (unchanged int) {
+	save := func(page connector.Page) (unchanged, updated int) {
 		store, err := postgres.Open(dsn, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		for _, n := range pages {
-			counts, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, benchPage(n), 1)
-			if err != nil || counts.Read() != 1000 {
-				t.Fatalf("%+v, %v", counts, err)
-			}
-			unchanged += counts.Unchanged
+		counts, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, page, 1)
+		if err != nil || counts.Read() != 1000 {
+			t.Fatalf("%+v, %v", counts, err)
 		}
-		return unchanged
+		return counts.Unchanged, counts.Updated
 	}
-	save(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+	for n := range 10 {
+		save(benchPage(n))
+	}
 	pgtest.Exec(t, dsn, `INSERT INTO contactsync.issues (tenant_id, connection_id, record_kind, record_id, field, reason)
 		SELECT 1, 1, 'customer', erp_id, 'name', 'no_name' FROM contactsync.customers WHERE erp_id::int >= 1000`) // of the other pages
+	again := func() { // as a run of its own would
+		pgtest.Exec(t, dsn, `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`)
+	}
+	page := benchPage(0)
 	for _, statistics := range []string{"without", "with"} {
 		if statistics == "with" {
-			pgtest.Exec(t, dsn, `ANALYZE`)
+			pgtest.Exec(t, dsn, `VACUUM (ANALYZE)`)
 		}
-		pgtest.Exec(t, dsn, `DELETE FROM contactsync.run_pages; UPDATE contactsync.runs SET pages = 0`) // as a run of its own would
+		again()
 		before := rowsRead(t, dsn)
-		if n := save(0); n != 1000 {
+		if n, _ := save(page); n != 1000 {
 			t.Fatalf("%d unchanged", n)
 		}
 		// 1000 customers, their contacts and links, and 2250 points; links are looked for by contact and by customer.
 		if n := rowsRead(t, dsn) - before; n < 5000 || n > 7000 {
 			t.Errorf("%s statistics: saving 1000 of 10000 customers again read %d rows", statistics, n)
+		}
+		again()
+		for i := range page.Customers {
+			page.Customers[i].Name += statistics
+			page.Contacts[i].GivenName += statistics
+			if channels := page.Contacts[i].Channels; len(channels) > 0 {
+				page.Contacts[i].Channels = channels[1:]
+			}
+			page.Links[i].Roles = []connector.ERPRole{{Key: statistics, Name: statistics}}
+		}
+		before = rowsRead(t, dsn)
+		if _, n := save(page); n != 1000 {
+			t.Fatalf("%d updated", n)
+		}
+		// And once more to write them.
+		if n := rowsRead(t, dsn) - before; n < 8000 || n > 12000 {
+			t.Errorf("%s statistics: changing 1000 of 10000 customers read %d rows", statistics, n)
 		}
 	}
 }
