@@ -394,7 +394,9 @@ func roleKey(statedBy []string, link, record string) string {
 func (p *planner) endLink(change *LinkChange) {
 	held, known := p.held.Links[change.Pair]
 	if !known {
-		p.linkOutcome(change, created)
+		for _, by := range change.StatedBy {
+			p.said(change.Pair, by, created)
+		}
 		p.plan.Links = append(p.plan.Links, *change)
 		return
 	}
@@ -408,33 +410,42 @@ func (p *planner) endLink(change *LinkChange) {
 	if was != became && !first {
 		change.Changes = append(change.Changes, Change{"erp_role", was, became})
 	}
-	same := slices.Equal(held.StatedBy, change.StatedBy) && held.LinkRoleKey == change.LinkRoleKey && held.RecordRoleKey == change.RecordRoleKey
-	if len(change.Changes) == 0 && same {
-		return
+	differs := false
+	for _, by := range change.StatedBy {
+		role := held.RecordRoleKey != change.RecordRoleKey
+		if by == StatedByLink {
+			role = held.LinkRoleKey != change.LinkRoleKey
+		}
+		switch {
+		case by == StatedByLink && first:
+			p.said(change.Pair, by, created)
+		case !held.Active || role || !slices.Contains(held.StatedBy, by):
+			p.said(change.Pair, by, updated)
+		default:
+			continue
+		}
+		differs = true
 	}
-	o := updated
-	if first {
-		o = created
+	if differs {
+		p.plan.Links = append(p.plan.Links, *change)
 	}
-	p.linkOutcome(change, o)
-	p.plan.Links = append(p.plan.Links, *change)
 }
 
-// linkOutcome counts a change for the records that state the link.
-func (p *planner) linkOutcome(change *LinkChange, o outcome) {
-	for _, by := range change.StatedBy {
-		key := connector.Key{Kind: connector.Links, ID: connector.LinkID(change.Pair.Customer, change.Pair.Contact)}
-		if by != StatedByLink {
-			kind, id, _ := strings.Cut(by, ":")
-			key = connector.Key{Kind: connector.Kind(kind), ID: id}
-		}
-		if before, onPage := p.outcomes[key]; onPage {
-			if by != StatedByLink {
-				o = updatedUnlessNew(before, o)
-			}
-			p.is(key, o)
-		}
+// said counts what a row or a record of the page said anew of a link.
+func (p *planner) said(pair Pair, by string, o outcome) {
+	key := connector.Key{Kind: connector.Links, ID: connector.LinkID(pair.Customer, pair.Contact)}
+	if by != StatedByLink {
+		kind, id, _ := strings.Cut(by, ":")
+		key = connector.Key{Kind: connector.Kind(kind), ID: id}
 	}
+	before, onPage := p.outcomes[key]
+	if !onPage {
+		return
+	}
+	if by != StatedByLink {
+		o = updatedUnlessNew(before, o)
+	}
+	p.is(key, o)
 }
 
 // updatedUnlessNew: a record that was there and states a new link is updated, not created.

@@ -225,6 +225,42 @@ func TestRoleOfANewPlace(t *testing.T) {
 	}
 }
 
+// TestWhoSaysMoreIsUpdated: of a contact and the row of its own place on one page, that one is counted as updated which says something
+// new.
+func TestWhoSaysMoreIsUpdated(t *testing.T) {
+	t.Parallel()
+	ann := connector.Key{Kind: connector.Contacts, ID: "1"}
+	both := []string{reconcile.Stater(ann), reconcile.StatedByLink}
+	for name, c := range map[string]struct {
+		held *reconcile.HeldLink
+		want reconcile.Counts
+	}{
+		"Nobody":     {&reconcile.HeldLink{ID: 3, Active: true, StatedBy: both, LinkRoleKey: "7"}, reconcile.Counts{Unchanged: 2}},
+		"TheRow":     {&reconcile.HeldLink{ID: 3, Active: true, StatedBy: both, LinkRoleKey: "8"}, reconcile.Counts{Unchanged: 1, Updated: 1}},
+		"TheContact": {&reconcile.HeldLink{ID: 3, Active: true, StatedBy: both[1:], LinkRoleKey: "7"}, reconcile.Counts{Unchanged: 1, Updated: 1}},
+		"Both":       {&reconcile.HeldLink{ID: 3, StatedBy: both, LinkRoleKey: "7"}, reconcile.Counts{Updated: 2}},
+		"New":        {nil, reconcile.Counts{Updated: 1, Created: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			held := reconcile.Held{
+				Customers: map[string]reconcile.HeldCustomer{"5": {ID: 1}}, Contacts: map[string]reconcile.HeldContact{"1": {ID: 2, Active: true}},
+				Links: map[reconcile.Pair]reconcile.HeldLink{},
+			}
+			if c.held != nil {
+				held.Links[reconcile.Pair{Customer: "5", Contact: "1"}] = *c.held
+			}
+			plan := reconcile.Page(held, connector.Page{
+				Contacts: []connector.Contact{{ID: "1", Active: true}},
+				Links:    []connector.Link{{Customer: "5", Contact: "1", StatedBy: ann}, {Customer: "5", Contact: "1", Roles: []connector.ERPRole{{Key: "7"}}}},
+			})
+			if plan.Counts != c.want {
+				t.Errorf("%+v, want %+v", plan.Counts, c.want)
+			}
+		})
+	}
+}
+
 // TestBalanceIsNoChange: a newer time alone writes nothing.
 func TestBalanceIsNoChange(t *testing.T) {
 	t.Parallel()
