@@ -159,7 +159,7 @@ type record interface {
 func (c *Customer) key() [2]int64 { return [2]int64{c.number, 0} }
 func (c *Contact) key() [2]int64  { return [2]int64{c.number, 0} }
 func (r *Role) key() [2]int64     { return [2]int64{r.number, 0} }
-func (l *Link) key() [2]int64     { return [2]int64{l.company, l.contact} }
+func (l *Link) key() [2]int64     { return [2]int64{l.contact, l.company} }
 func (d *Deleted) key() [2]int64  { return [2]int64{d.number, d.At.Unix()} }
 
 func (c *Customer) id() string { return c.ID }
@@ -169,7 +169,52 @@ func (l *Link) id() string     { return l.Company + "/" + l.Contact }
 func (d *Deleted) id() string  { return d.RecordID }
 
 // rows are the records of a table in the order of their keys. A record in it is never changed, but replaced.
-type rows struct{ all []record }
+type rows struct {
+	all []record
+
+	mu sync.Mutex
+	by map[string]map[value][]record // indexes
+}
+
+// index is what build makes, made once and again after each change.
+func (r *rows) index(name string, build func() map[value][]record) map[value][]record {
+	r.mu.Lock()
+	found := r.by[name]
+	r.mu.Unlock()
+	if found != nil {
+		return found
+	}
+	found = build()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.by == nil {
+		r.by = map[string]map[value][]record{}
+	}
+	r.by[name] = found
+	return found
+}
+
+// having are the records by their value of a column; those without one are left out.
+func (r *rows) having(name string, c column) map[value][]record {
+	return r.index(name, func() map[value][]record {
+		made := map[value][]record{}
+		for _, x := range r.all {
+			if v := c.get(x); !v.null {
+				made[v] = append(made[v], x)
+			}
+		}
+		return made
+	})
+}
+
+// changed forgets what index made.
+func (r *rows) changed() { r.by = nil }
+
+// drop removes the records that a condition holds of.
+func (r *rows) drop(gone func(record) bool) {
+	r.changed()
+	r.all = slices.DeleteFunc(r.all, gone)
+}
 
 func (r *rows) search(key [2]int64) (int, bool) {
 	return slices.BinarySearchFunc(r.all, key, func(x record, key [2]int64) int { return compareKeys(x.key(), key) })
@@ -186,6 +231,7 @@ func (r *rows) find(first, second int64) record {
 }
 
 func (r *rows) put(x record) {
+	r.changed()
 	if n := len(r.all); n == 0 || compareKeys(r.all[n-1].key(), x.key()) < 0 {
 		r.all = append(r.all, x)
 		return
@@ -199,6 +245,7 @@ func (r *rows) put(x record) {
 }
 
 func (r *rows) remove(key [2]int64) {
+	r.changed()
 	if i, found := r.search(key); found {
 		r.all = slices.Delete(r.all, i, i+1)
 	}
@@ -478,10 +525,10 @@ func (a *Account) Detach(company, contact string) error {
 	defer a.mu.Unlock()
 	first, _ := number(company)
 	other, _ := number(contact)
-	if a.tables[relations].find(first, other) == nil {
+	if a.tables[relations].find(other, first) == nil {
 		return fmt.Errorf("detach contact %s from company %s: %w", contact, company, ErrNoRecord)
 	}
-	a.tables[relations].remove([2]int64{first, other})
+	a.tables[relations].remove([2]int64{other, first})
 	return nil
 }
 
@@ -509,7 +556,7 @@ func (a *Account) delete(table, id string, logged bool) error {
 		return fmt.Errorf("%s %s: %w", table, id, ErrNoRecord)
 	}
 	a.tables[table].remove(gone.key())
-	a.tables[relations].all = slices.DeleteFunc(a.tables[relations].all, func(r record) bool {
+	a.tables[relations].drop(func(r record) bool {
 		l := r.(*Link)
 		return l.company == n || l.contact == n
 	})
@@ -537,7 +584,7 @@ func (a *Account) MergeCustomers(lost, survivor string, logged bool) error {
 	to, _ := number(survivor)
 	for _, r := range slices.Clone(a.tables[relations].all) {
 		l := r.(*Link)
-		if l.Company == lost && a.tables[relations].find(to, l.contact) == nil {
+		if l.Company == lost && a.tables[relations].find(l.contact, to) == nil {
 			a.tables[relations].put(&Link{Company: survivor, Contact: l.Contact, Role: l.Role, company: to, contact: l.contact})
 		}
 	}
@@ -567,7 +614,7 @@ func (a *Account) MergeContacts(lost, survivor string, logged bool) error {
 	to, _ := number(survivor)
 	for _, r := range slices.Clone(a.tables[relations].all) {
 		l := r.(*Link)
-		if l.Contact == lost && a.tables[relations].find(l.company, to) == nil {
+		if l.Contact == lost && a.tables[relations].find(to, l.company) == nil {
 			a.tables[relations].put(&Link{Company: l.Company, Contact: survivor, Role: l.Role, company: l.company, contact: to})
 		}
 	}

@@ -32,6 +32,7 @@ func (a *Account) BulkLoad(customerCount, contactCount int, seed uint64) {
 
 // merge adds many records at once; of those with one key the first stays.
 func (r *rows) merge(more []record) {
+	r.changed()
 	r.all = append(r.all, more...)
 	slices.SortStableFunc(r.all, func(a, b record) int { return compareKeys(a.key(), b.key()) })
 	r.all = slices.CompactFunc(r.all, func(a, b record) bool { return a.key() == b.key() })

@@ -44,15 +44,16 @@ type Options struct {
 	Ceiling    int              // most rows that one statement yields; 0: 100,000
 	InFlight   int              // most requests of an account at a time; 0: 5; negative: no cap
 
-	Casing      Casing      // of the keys of cells
-	NativeCells bool        // numbers and check boxes are JSON numbers and booleans, not strings
-	EmptyNulls  bool        // a column without a value comes as "", not left out
-	NoUTC       bool        // SYS_EXTRACT_UTC is refused
-	NoParams    bool        // bound values are refused
-	ColumnFault ColumnFault // what a column that may not be read is answered with
-	MainLinks   bool        // a contact's main company is a relation too
-	HideLinks   bool        // a relation to a record that the role may not see is hidden too
-	TextExpiry  bool        // expires_in is a string
+	Casing       Casing      // of the keys of cells
+	NativeCells  bool        // numbers and check boxes are JSON numbers and booleans, not strings
+	EmptyNulls   bool        // a column without a value comes as "", not left out
+	NoUTC        bool        // SYS_EXTRACT_UTC is refused
+	NoSubqueries bool        // a statement within a statement is refused
+	NoParams     bool        // bound values are refused
+	ColumnFault  ColumnFault // what a column that may not be read is answered with
+	MainLinks    bool        // a contact's main company is a relation too
+	HideLinks    bool        // a relation to a record that the role may not see is hidden too
+	TextExpiry   bool        // expires_in is a string
 }
 
 // A Casing is how keys of cells are written. Oracle warns that it may change between releases: OH/section_156257796125.

@@ -12,12 +12,14 @@ import (
 //
 //	SELECT expr [[AS] alias], … FROM table [alias], … [WHERE condition] [ORDER BY expr [ASC|DESC], …]
 //
+// An expression may be a statement in parentheses.
 // Joins are equations in the condition, with Oracle's (+) at the side that may be missing.
 type query struct {
 	columns []selected
 	from    []source
 	where   *node // nil: all rows
 	order   []ordering
+	text    string // of one within another that has no parameters
 }
 
 type selected struct {
@@ -34,12 +36,13 @@ type ordering struct {
 
 // A node is an expression or a condition.
 type node struct {
-	op    string  // column, number, text, param, call; or and not null = <> < > <= >= in
+	op    string  // column, number, text, param, call, select; or and not null = <> < > <= >= in
 	text  string  // a column's name, a literal's text, a function's name in lower case
 	table string  // of a column, as written; empty: none
 	outer bool    // of a column: (+)
 	not   bool    // of null and in
 	at    int     // of a param: which
+	query *query  // of a select
 	args  []*node // of everything else
 }
 
@@ -76,6 +79,9 @@ func parse(statement string) (query, *fault) {
 		return query{}, p.fault
 	}
 	q := p.query()
+	if !p.is("EOF") {
+		p.unexpected()
+	}
 	if p.fault != nil {
 		return query{}, p.fault
 	}
@@ -181,9 +187,6 @@ func (p *parser) query() query {
 			q.order = append(q.order, o)
 		}
 	}
-	if !p.is("EOF") {
-		p.unexpected()
-	}
 	return q
 }
 
@@ -257,7 +260,7 @@ func (p *parser) comparison() *node {
 
 // functions are those that may be called, and with how many arguments.
 var functions = map[string]int{
-	"to_char": 2, "sys_extract_utc": 1, "to_date": 2, "to_timestamp": 2, "builtin.df": 1, "upper": 1, "lower": 1, "nvl": 2, "count": 1,
+	"to_char": 2, "sys_extract_utc": 1, "to_date": 2, "to_timestamp": 2, "builtin.df": 1, "upper": 1, "lower": 1, "nvl": 2, "count": 1, "min": 1,
 }
 
 func (p *parser) expr() *node {
@@ -273,6 +276,19 @@ func (p *parser) expr() *node {
 		if n := p.next(); n.kind == "number" {
 			return &node{op: "number", text: "-" + n.text}
 		}
+	case p.take("("):
+		if !p.isWord("select") {
+			break
+		}
+		began, params := p.tokens, p.params
+		q := p.query()
+		if p.params == params {
+			for _, t := range began[:len(began)-len(p.tokens)] {
+				q.text += " " + t.kind + ":" + strings.ToLower(t.text)
+			}
+		}
+		p.want(")")
+		return &node{op: "select", query: &q}
 	case p.take("?"):
 		p.params++
 		return &node{op: "param", at: p.params - 1}

@@ -85,7 +85,7 @@ var anywhere = reach{math.MinInt64, math.MaxInt64, math.MaxInt64}
 
 // keys are the columns that a table is kept in the order of. The first of them, or both, are unique.
 var keys = map[string][]string{
-	customers: {"id"}, contacts: {"id"}, roles: {"id"}, relations: {"company", "contact"}, deletions: {"recordid", "deleteddate"},
+	customers: {"id"}, contacts: {"id"}, roles: {"id"}, relations: {"contact", "company"}, deletions: {"recordid", "deleteddate"},
 }
 
 // A compiler makes a parsed statement a plan.
@@ -236,8 +236,75 @@ func (c *compiler) expr(n *node) expr {
 		return constantText(c.params[n.at])
 	case "call":
 		return c.call(n)
+	case "select":
+		return c.smallest(n.query)
 	}
 	return c.refuse(unsupported("an expression"))
+}
+
+// smallest is a statement in place of a column, of one form: the smallest number in the rows of one table that have the same value
+// in a column as the row outside has, and pass other conditions.
+func (c *compiler) smallest(q *query) expr {
+	if c.a.o.NoSubqueries {
+		return c.refuse(unsupported("a statement within a statement"))
+	}
+	if len(q.from) != 1 || len(q.columns) != 1 || len(q.order) > 0 || q.columns[0].expr.op != "call" || q.columns[0].expr.text != "min" ||
+		schema[q.from[0].table] == nil {
+		return c.refuse(unsupported("this statement within a statement"))
+	}
+	table, alias := q.from[0].table, q.from[0].alias
+	if c.a.denied[table] {
+		return c.refuse(badSearch("Search error occurred: Record '%s' was not found.", table))
+	}
+	inside := &compiler{plan: &plan{a: c.a, from: q.from}, params: c.params}
+	of := inside.expr(q.columns[0].expr.args[0])
+	var outside expr
+	var same string
+	var tests []test
+	for _, part := range conjuncts(q.where) {
+		if part.op == "=" && part.args[0].op == "column" && part.args[1].op == "column" && part.args[0].table == alias && part.args[1].table != alias && same == "" {
+			same, outside = inside.expr(part.args[0]).column, c.expr(part.args[1])
+			continue
+		}
+		tests = append(tests, inside.test(part))
+	}
+	switch {
+	case inside.fault != nil:
+		return c.refuse(inside.fault)
+	case c.fault != nil:
+		return outside
+	case same == "" || of.kind != numberKind:
+		return c.refuse(unsupported("this statement within a statement"))
+	}
+	found := func() map[value][]record {
+		least := map[value][]record{}
+		for v, rows := range c.a.tables[table].having(same, schema[table][same]) {
+			for _, r := range rows {
+				row := tuple{r}
+				n := of.eval(row)
+				passes := !n.null && c.a.visible(r) && !slices.ContainsFunc(tests, func(t test) bool { return t.eval(row) != yes })
+				if had := least[v]; passes && (had == nil || n.number < of.eval(tuple{had[0]}).number) {
+					least[v] = []record{r}
+				}
+			}
+		}
+		return least
+	}
+	by := c.leasts(q, table, found)
+	return expr{kind: numberKind, source: -1, eval: func(t tuple) value {
+		if r := by[outside.eval(t)]; r != nil {
+			return of.eval(tuple{r[0]})
+		}
+		return null
+	}}
+}
+
+// leasts are kept for the next page, unless the role sees only some of the rows.
+func (c *compiler) leasts(q *query, table string, find func() map[value][]record) map[value][]record {
+	if c.a.hides(table) || q.text == "" {
+		return find()
+	}
+	return c.a.tables[table].index(q.text, find)
 }
 
 func constantText(s string) expr {
@@ -292,8 +359,8 @@ func (a *Account) columnFault(table, name string) *fault {
 
 func (c *compiler) call(n *node) expr {
 	switch n.text {
-	case "count":
-		return c.refuse(unsupported("COUNT here"))
+	case "count", "min":
+		return c.refuse(unsupported("an aggregate here"))
 	case "builtin.df":
 		return c.display(n)
 	case "to_date", "to_timestamp":
@@ -861,12 +928,7 @@ func (p *plan) lookup(j join) func(value) []record {
 			return nil
 		}
 	}
-	get, by := schema[p.from[j.source].table][j.column].get, map[value][]record{}
-	for _, r := range table.all {
-		if v := get(r); !v.null {
-			by[v] = append(by[v], r)
-		}
-	}
+	by := table.having(j.column, schema[p.from[j.source].table][j.column])
 	return func(v value) []record { return by[v] }
 }
 

@@ -31,8 +31,9 @@ WHERE k.id > %d
 ORDER BY k.id`
 	everyLink = `SELECT r.company, r.contact, r.role, BUILTIN.DF(r.role) AS role_name
 FROM companycontactrelationship r
-WHERE (r.company > %[1]d OR (r.company = %[1]d AND r.contact > %[2]d))
-ORDER BY r.company, r.contact`
+WHERE (r.contact > %[1]d OR (r.contact = %[1]d AND r.company > %[2]d))
+ORDER BY r.contact, r.company`
+	primary = `(SELECT MIN(p.contact) FROM companycontactrelationship p WHERE p.company = r.company AND p.role = -10) AS first_primary`
 )
 
 // A statement that a connector is written around is answered as the wire has it: strings, no nulls, keys in lower case.
@@ -49,11 +50,51 @@ func TestStatementsOfASyncAreAnswered(t *testing.T) {
 	same(t, "contacts", f.rows(fmt.Sprintf(everyContact, 0)), `{"company":"101","entityid":"Ann O'Dea","firstname":"Ann","id":"102",`+
 		`"isinactive":"F","isprivate":"F","lastname":"O'Dea","modified_utc":"2026-03-02T18:05:00Z"}`)
 	same(t, "links", f.rows(fmt.Sprintf(everyLink, 0, 0)), `{"company":"101","contact":"102","role":"-10","role_name":"Primary Contact"}`)
-	same(t, "after it", f.rows(fmt.Sprintf(everyLink, 101, 102)), "")
+	same(t, "after it", f.rows(fmt.Sprintf(everyLink, 102, 101)), "")
 	same(t, "categories", f.rows("SELECT category, BUILTIN.DF(company) AS Company_Name FROM contact"),
 		`{"category":"1, 3","company_name":"CUST101"}`)
 	same(t, "roles", f.column("SELECT cr.id, cr.name, cr.isinactive FROM contactrole cr ORDER BY cr.id", "id"), "-40 -30 -20 -10")
 	same(t, "server time", f.get("/services/rest/system/v1/serverTime").body, `{"serverTime":"2026-03-02T18:05:00.412Z"}`)
+}
+
+// A statement within the statement finds what else is at a row's company: the first primary contact that the role may see.
+func TestStatementWithinAStatement(t *testing.T) {
+	t.Parallel()
+	f := setup(t, netsuite.Options{HideLinks: true})
+	acme, bolt := id(t)(f.account.JoinCustomer(netsuite.Customer{CompanyName: "Acme"})), id(t)(f.account.JoinCustomer(netsuite.Customer{CompanyName: "Bolt"}))
+	var people []string
+	for _, private := range []bool{true, false, false} {
+		people = append(people, id(t)(f.account.JoinContact(netsuite.Contact{FirstName: "Ann", Private: private})))
+		must(t, f.account.Attach(acme, people[len(people)-1], netsuite.Primary))
+	}
+	must(t, f.account.Attach(bolt, people[1], ""))
+	must(t, f.account.Attach(bolt, people[2], "-20"))
+	ask := "SELECT r.company, r.contact, " + primary + " FROM companycontactrelationship r ORDER BY r.contact, r.company"
+	const want = `{"company":"101","contact":"104","first_primary":"%[1]s"} {"company":"102","contact":"104"} ` +
+		`{"company":"101","contact":"105","first_primary":"%[1]s"} {"company":"102","contact":"105"}`
+	same(t, "first", f.rows(ask), fmt.Sprintf(want, "104"))
+	must(t, f.account.Attach(acme, people[1], "-20"))
+	same(t, "another", f.rows(ask), fmt.Sprintf(want, "105"))
+	for name, statement := range map[string]string{
+		"no condition": "SELECT (SELECT MIN(p.contact) FROM companycontactrelationship p) FROM contact k",
+		"no minimum":   "SELECT (SELECT p.contact FROM companycontactrelationship p WHERE p.company = k.company) FROM contact k",
+		"text":         "SELECT (SELECT MIN(c.email) FROM customer c WHERE c.id = k.company) FROM contact k",
+		"no call":      "SELECT (SELECT min FROM contact) FROM contact",
+		"no table":     "SELECT (SELECT MIN(x.id) FROM nowhere x WHERE x.id = k.id) FROM contact k",
+		"a minimum":    "SELECT MIN(k.id) FROM contact k",
+	} {
+		if a := f.query(statement, ""); a.status != 400 {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	f.account.Deny("companycontactrelationship.role")
+	if a := f.query(ask, ""); a.status != 400 {
+		t.Errorf("a hidden column within: %d %s", a.status, a.body)
+	}
+	f = setup(t, netsuite.Options{NoSubqueries: true})
+	if a := f.query(ask, ""); a.status != 400 {
+		t.Errorf("an account that takes none: %d %s", a.status, a.body)
+	}
 }
 
 // The joins of a sync: contacts of a vendor fall out of an inner join, roles that are NULL stay in an outer one.
@@ -285,7 +326,7 @@ func TestBulkIsReadByKeyCompletely(t *testing.T) {
 	for _, r := range read(func(p page) string { return fmt.Sprintf(everyContact, key(p, "id")) }) {
 		seen["contact "+r["id"].(string)] = true
 	}
-	for _, r := range read(func(p page) string { return fmt.Sprintf(everyLink, key(p, "company"), key(p, "contact")) }) {
+	for _, r := range read(func(p page) string { return fmt.Sprintf(everyLink, key(p, "contact"), key(p, "company")) }) {
 		seen[fmt.Sprint("link ", r["company"], "/", r["contact"], "/", r["role"])] = true
 	}
 	want, roles := 0, map[string]int{}
@@ -346,6 +387,8 @@ func FuzzStatement(f *testing.F) {
 		"SELECT COUNT(*) FROM contact WHERE NOT (id IN (1,-2) OR UPPER(email) = 'X''Y') AND company IS NOT NULL ORDER BY id DESC",
 		"SELECT d.recordid, TO_CHAR(d.deleteddate, 'YYYY-MM-DD HH24:MI:SS') AS at FROM deletedrecord d WHERE UPPER(d.type) = 'CONTACT'" +
 			" AND d.deleteddate >= TO_DATE('2026-01-02 03:04:05', 'YYYY-MM-DD HH24:MI:SS') AND d.recordid > ? ORDER BY d.recordid",
+		"SELECT r.contact, " + primary + " FROM companycontactrelationship r", "SELECT (SELECT min FROM contact) FROM contact",
+		"SELECT (SELECT MIN(id) FROM contact k WHERE k.id = c.id AND k.id = c.parent AND x) FROM customer c", "SELECT (SELECT MIN() FROM",
 		"SELECT r.contact, c.contact, NVL(c.email,'x') FROM companycontactrelationship r, customer c WHERE r.company = c.id(+)",
 		"SELECT ((((", "SELECT id FROM contact WHERE ((((((((((id=1))))))))))", "select '", "SELECT - FROM x", "\xff", "SELECT \"a\" FROM b",
 	} {
@@ -373,7 +416,8 @@ func BenchmarkPage(b *testing.B) {
 		"WHERE (", "WHERE r.company = c.id(+) AND (").Replace(everyLink)
 	for name, statement := range map[string]string{
 		"customers": fmt.Sprintf(everyCustomer, 50_000), "contacts": fmt.Sprintf(everyContact, 200_000),
-		"links": fmt.Sprintf(everyLink, 50_000, 0), "joined": fmt.Sprintf(joined, 50_000, 0),
+		"links": fmt.Sprintf(everyLink, 200_000, 0), "joined": fmt.Sprintf(joined, 200_000, 0),
+		"first": strings.Replace(fmt.Sprintf(joined, 200_000, 0), "role_name\n", "role_name, "+primary+"\n", 1),
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
