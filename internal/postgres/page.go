@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,35 +214,35 @@ func (w *pageWriter) write(ctx context.Context) error {
 // from undoing: without statistics, as on a first load, it takes x = ANY (keys) for a filter over all that is held, and with
 // them it prefers reading a whole table of some ten thousand rows to a thousand keys of it.
 func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
-	customers, contacts := make(map[string]bool, len(page.Customers)), make(map[string]bool, len(page.Contacts))
+	customers, contacts := newKeys(len(page.Customers)), newKeys(len(page.Contacts))
 	for _, c := range page.Customers {
-		customers[c.ID] = true
+		customers.add(c.ID)
 	}
 	for _, c := range page.Contacts {
-		contacts[c.ID] = true
+		contacts.add(c.ID)
 	}
-	customersRead, contactsRead := sortedKeys(customers), sortedKeys(contacts)
+	customersRead, contactsRead := customers.list, contacts.list
 	for _, id := range contactsRead {
 		if owner, own := contact.OwnerOf(id); own {
-			customers[owner] = true
+			customers.add(owner)
 		}
 	}
-	customersAt, contactsAt := map[string]bool{}, map[string]bool{} // that only links refer to
+	customersAt, contactsAt := newKeys(0), newKeys(0) // that only links refer to
 	refer := func(customer, person string) {
-		if !customers[customer] {
-			customersAt[customer] = true
+		if !customers.has[customer] {
+			customersAt.add(customer)
 		}
-		if !contacts[person] {
-			contactsAt[person] = true
+		if !contacts.has[person] {
+			contactsAt.add(person)
 		}
 	}
 	bad := badKeys(page.Bad)
 	for _, k := range slices.Concat(page.Deleted, bad) {
 		switch k.Kind {
 		case connector.Customers:
-			customers[k.ID] = true
+			customers.add(k.ID)
 		case connector.Contacts:
-			contacts[k.ID] = true
+			contacts.add(k.ID)
 		}
 	}
 	for _, l := range page.Links {
@@ -254,34 +253,31 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 			refer(customer, person)
 		}
 	}
-	for _, ids := range []map[string]bool{customers, contacts, customersAt, contactsAt} {
-		maps.DeleteFunc(ids, func(id string, _ bool) bool { return !reconcile.ProperID(id) }) // one would fail the whole query
-	}
 	w.held = reconcile.Held{
 		Customers: map[string]reconcile.HeldCustomer{}, Contacts: map[string]reconcile.HeldContact{},
 		Links: map[reconcile.Pair]reconcile.HeldLink{}, Roles: map[string]string{}, Counted: map[connector.Key]bool{},
 	}
 	w.customerIDs, w.contactIDs, w.linkIDs = map[string]int64{}, map[string]int64{}, map[reconcile.Pair]int64{}
-	if len(customers)+len(contacts)+len(customersAt)+len(contactsAt) == 0 {
+	if len(customers.list)+len(contacts.list)+len(customersAt.list)+len(contactsAt.list) == 0 {
 		return nil
 	}
 	if w.hasErased {
-		erasable := slices.Concat(sortedKeys(contacts), sortedKeys(contactsAt))
-		if err := w.readErased(ctx, slices.Concat(sortedKeys(customers), sortedKeys(customersAt)), erasable); err != nil {
+		erasable := slices.Concat(contacts.list, contactsAt.list)
+		if err := w.readErased(ctx, slices.Concat(customers.list, customersAt.list), erasable); err != nil {
 			return err
 		}
 	}
-	if err := w.readCustomers(ctx, sortedKeys(customers)); err != nil {
+	if err := w.readCustomers(ctx, customers.list); err != nil {
 		return err
 	}
-	maps.DeleteFunc(contacts, func(id string, _ bool) bool { // a customer's own contact came with it: of a new one there is none
+	held := slices.DeleteFunc(slices.Clone(contacts.list), func(id string) bool { // a customer's own contact came with it: of a new one there is none
 		owner, own := contact.OwnerOf(id)
 		return own && w.customerIDs[owner] == 0
 	})
-	if err := w.readContacts(ctx, sortedKeys(contacts)); err != nil {
+	if err := w.readContacts(ctx, held); err != nil {
 		return err
 	}
-	if err := w.readReferred(ctx, sortedKeys(customersAt), sortedKeys(contactsAt)); err != nil {
+	if err := w.readReferred(ctx, customersAt.list, contactsAt.list); err != nil {
 		return err
 	}
 	if err := w.readPoints(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
@@ -298,13 +294,20 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	return w.readCounted(ctx, page)
 }
 
-func sortedKeys(m map[string]bool) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
+// keys are the ERP's ids in the order in which they were met, each once. One that is no proper id is left out: it would fail the
+// whole query.
+type keys struct {
+	has  map[string]bool
+	list []string
+}
+
+func newKeys(room int) keys { return keys{make(map[string]bool, room), make([]string, 0, room)} }
+
+func (k *keys) add(id string) {
+	if !k.has[id] && reconcile.ProperID(id) {
+		k.has[id] = true
+		k.list = append(k.list, id)
 	}
-	slices.Sort(keys)
-	return keys
 }
 
 func badKeys(bad []connector.Bad) []connector.Key {
