@@ -35,9 +35,9 @@ func open(now func() time.Time, pageSize int) connector.Connector {
 func (netSuite) Name() string  { return Name }
 func (netSuite) Label() string { return "NetSuite" }
 
-// LongestRequest: a token, a request, a new token, the request again.
+// LongestRequest: a token, a request, a new token, the request again; and before it the quick ones of the same page.
 func (netSuite) LongestRequest() time.Duration {
-	return 2 * (suiteql.TokenTimeout + suiteql.RequestTimeout)
+	return 2*(suiteql.TokenTimeout+suiteql.RequestTimeout) + suiteql.Patience
 }
 
 // Limits: an account has five places or a few more for all its integrations together, and the others need room.

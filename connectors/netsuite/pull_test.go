@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -102,7 +103,7 @@ func (f *far) contact(c sim.Contact) string {
 }
 
 // TestStatements shows each statement that goes out, in its order: nothing but SELECT, by key, and one request to a
-// page.
+// page but for contacts and their places, which come on one.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, sim.Options{}, 2)
@@ -121,9 +122,10 @@ func TestStatements(t *testing.T) {
 			`k.altemail, k.phone, k.officephone, k.mobilephone, k.homephone, k.fax, ` +
 			`TO_CHAR(SYS_EXTRACT_UTC(k.lastmodifieddate), 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS modified_utc ` +
 			`FROM contact k WHERE %sk.id > %d ORDER BY k.id`
-		relations = `SELECT r.company, r.contact, r.role, BUILTIN.DF(r.role) AS role_name, c.contact AS primary_contact ` +
+		relations = `SELECT r.company, r.contact, r.role, BUILTIN.DF(r.role) AS role_name, c.contact AS primary_contact, ` +
+			`(SELECT MIN(p.contact) FROM companycontactrelationship p WHERE p.company = r.company AND p.role = -10) AS first_primary ` +
 			`FROM companycontactrelationship r, customer c WHERE r.company = c.id(+) AND ` +
-			`(r.company > 0 OR (r.company = 0 AND r.contact > 0)) ORDER BY r.company, r.contact`
+			`(r.contact > 0 OR (r.contact = 0 AND r.company > 0)) ORDER BY r.contact, r.company`
 		changed = `%[1]s.lastmodifieddate >= TO_DATE('%[2]s', 'YYYY-MM-DD HH24:MI:SS') AND ` +
 			`SYS_EXTRACT_UTC(%[1]s.lastmodifieddate) >= TO_TIMESTAMP('%[3]s', 'YYYY-MM-DD HH24:MI:SS') AND `
 		deleted = `SELECT d.recordid, d.type FROM deletedrecord d WHERE UPPER(d.type) IN ('CONTACT', 'CUSTOMER', 'LEAD', 'PROSPECT') ` +
@@ -140,7 +142,7 @@ func TestStatements(t *testing.T) {
 	if got := f.statements(); !slices.Equal(got, want) {
 		t.Errorf("a full pull asks\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if full.pages != len(want) {
+	if full.pages != len(want)-1 {
 		t.Errorf("%d pages, %d requests", full.pages, len(want))
 	}
 	f.sim.Log().Reset()
@@ -157,6 +159,147 @@ func TestStatements(t *testing.T) {
 	}
 	if v := f.sim.Violations(); len(v) > 0 {
 		t.Errorf("%d requests would have written", len(v))
+	}
+}
+
+// TestContactsComeWithTheirPlaces: a contact and its places are on one page, so that a place is written once, and no place
+// comes before its contact, at no request more than the rows demand. Where a few contacts fill two answers with places, the
+// last ones come a page later.
+func TestContactsComeWithTheirPlaces(t *testing.T) {
+	t.Parallel()
+	for _, pageSize := range []int{1, 2, 7, 40, 1000} {
+		t.Run(fmt.Sprint(pageSize), func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, sim.Options{}, pageSize)
+			rng := rand.New(rand.NewPCG(uint64(pageSize), 0))
+			var companies []string
+			for range 10 {
+				companies = append(companies, f.customer(sim.Customer{CompanyName: "Kelp"}))
+			}
+			places := 0
+			for range 150 {
+				person := f.contact(sim.Contact{FirstName: "Ann"})
+				for _, c := range companies[:max(0, rng.IntN(6)-2)] {
+					f.do(f.account.Attach(c, person, ""))
+					places++
+				}
+			}
+			before := f.mustPull(connector.Pull{}) // which finds out what can be read
+			f.Pass(2 * time.Hour)
+			for name, p := range map[string]connector.Pull{"full": {}, "incremental": {Since: before.end.Cursor}} {
+				page, late := 0, 0
+				on, seen := map[string]int{}, map[string]bool{}
+				f.sim.Log().Reset()
+				for next, err := range f.Open(nil).Pull(f.Context(), p) {
+					f.do(err)
+					page++
+					for _, c := range next.Contacts {
+						on[c.ID] = page
+					}
+					for _, l := range next.Links {
+						if l.StatedBy != (connector.Key{}) {
+							continue
+						}
+						id := connector.LinkID(l.Customer, l.Contact)
+						if seen[id] || name == "full" && on[l.Contact] == 0 {
+							t.Errorf("%s: the place %s comes twice or before its contact", name, id)
+						}
+						seen[id] = true
+						if on[l.Contact] < page && name == "full" {
+							late++
+						}
+					}
+				}
+				if len(seen) != places || late > 0 && pageSize >= 40 {
+					t.Errorf("%s: %d of %d places come, %d after their contact", name, len(seen), places, late)
+				}
+				asked := strings.Join(f.statements(), "\n")
+				want := (places + pageSize - 1) / pageSize
+				if n := strings.Count(asked, "BUILTIN.DF(r.role)"); name == "incremental" && n != want || n < want || n > want+1 {
+					t.Errorf("%s: %d requests for places, %d are enough", name, n, want)
+				}
+			}
+		})
+	}
+}
+
+// TestContactsGoOnWithoutTheirPlaces: what was read before a request fails is on a page, so that an account that answers one
+// request at a time gets on, and the rest is read from there.
+func TestContactsGoOnWithoutTheirPlaces(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	company := f.customer(sim.Customer{CompanyName: "Kelp"})
+	for range 5 {
+		f.do(f.account.Attach(company, f.contact(sim.Contact{FirstName: "Ann", Company: company}), sim.Primary))
+	}
+	var got pulled
+	for page, err := range f.Open(nil).Pull(f.Context(), connector.Pull{}) {
+		f.do(err)
+		if got.last = page.Next; len(page.Customers) > 0 {
+			break
+		}
+	}
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "ORDER BY r.contact", Times: 3}, sim.Fault{Kind: sim.Throttle})
+	named := map[string]bool{}
+	for _, want := range []int{2, 4, 5, 5} {
+		var err error
+		if got, err = f.pull(connector.Pull{Resume: got.last}, nil); want == 5 && len(named) == 5 {
+			f.do(err)
+		} else if connector.KindOf(err) != connector.Throttled {
+			t.Fatalf("the pull answers %v", err)
+		}
+		for id := range got.stated {
+			if !strings.Contains(id, "customer:") {
+				named[id] = true
+			}
+		}
+		if len(named) != want {
+			t.Fatalf("%d contacts are read, want %d", len(named), want)
+		}
+	}
+	if len(got.links) != 5 || len(got.end.Listed) != 3 {
+		t.Errorf("%d places are read, listed %v", len(got.links), got.end.Listed)
+	}
+}
+
+// TestNothingButPlacesGoesOn: that no contact changed is got on with as well, where one request at a time is answered.
+func TestNothingButPlacesGoesOn(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+	f.Pass(72 * time.Hour)
+	before := f.mustPull(connector.Pull{})
+	f.Pass(2 * time.Hour)
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "ORDER BY r.contact", Times: 1}, sim.Fault{Kind: sim.Throttle})
+	got, err := f.pull(connector.Pull{Since: before.end.Cursor}, nil)
+	if connector.KindOf(err) != connector.Throttled {
+		t.Fatalf("the pull answers %v", err)
+	}
+	f.sim.Log().Reset()
+	if got = f.mustPull(connector.Pull{Resume: got.last}); len(got.links) != 1 {
+		t.Errorf("%d places are read", len(got.links))
+	}
+	if asked := f.statements(); strings.Contains(strings.Join(asked, " "), "FROM contact k") {
+		t.Errorf("contacts are asked for again: %q", asked)
+	}
+}
+
+// TestPlacesGoOnWithoutWhatIsTooMuch: where NetSuite fails with a statement within the statement as soon as there are many rows,
+// though one row is no trouble, places are read without it.
+func TestPlacesGoOnWithoutWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+	for _, skip := range []int{1, 2} { // the listing fails, and not the search before it for what cannot be read
+		f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "first_primary FROM", Skip: skip}, sim.Fault{Kind: sim.Unexpected})
+	}
+	got := f.mustPull(connector.Pull{})
+	if len(got.links) != 1 || len(got.end.Listed) != 3 {
+		t.Errorf("%d places are read, listed %v", len(got.links), got.end.Listed)
+	}
+	asked := f.statements()
+	if n := strings.Count(strings.Join(asked, " "), "first_primary"); n != 4 || strings.Contains(asked[len(asked)-1], "first_primary") {
+		t.Errorf("asked with it %d times: %q", n, asked)
 	}
 }
 

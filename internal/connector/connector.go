@@ -50,7 +50,7 @@ type Pull struct {
 	Resume Cursor // Next of the last saved page of this run; empty: from the start
 }
 
-// A Page is what one answer of the ERP held.
+// A Page is what one answer of the ERP held, or a few that belong together.
 type Page struct {
 	Customers []Customer
 	Contacts  []Contact
@@ -179,7 +179,8 @@ type Connector interface {
 	Renew(ctx context.Context, a Account, c Credentials) (Credentials, error)
 	// Open returns the Source of one account. It makes no request.
 	Open(a Account) Source
-	// LongestRequest bounds one request of the Source, a fresh token and its repetition after a 401 included.
+	// LongestRequest bounds what a page may take: one request of the Source, a fresh token and its repetition after a 401 included,
+	// and quick ones before it.
 	LongestRequest() time.Duration
 	// Limits are what the ERP allows one account.
 	Limits() Limits

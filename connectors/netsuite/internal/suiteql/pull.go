@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	cursorVersion = 1
+	cursorVersion = 2
 	// probeEvery is how old a profile may be: permissions change without a word.
 	probeEvery = 24 * time.Hour
 )
@@ -25,16 +25,28 @@ type cursor struct {
 	ProbedAt *time.Time `json:"probed,omitempty"`
 
 	// Of a pull on its way:
-	Began   *time.Time       `json:"began,omitempty"` // NetSuite's time before its first row was read
-	Probe   *probing         `json:"probe,omitempty"` // being found out: what cannot be read
-	Again   bool             `json:"again,omitempty"` // a statement that had worked failed, so it was found out once more
-	Was     lacks            `json:"was,omitempty"`   // Lacks before that
-	Table   int              `json:"table,omitempty"` // of tables, that is being listed
-	Last    int64            `json:"last,omitempty"`  // the key of the last row
-	Contact int64            `json:"contact,omitempty"`
-	Primary int64            `json:"primary,omitempty"`
-	Lost    []connector.Kind `json:"lost,omitempty"` // kinds that a row without an id was of
+	Began *time.Time       `json:"began,omitempty"` // NetSuite's time before its first row was read
+	Probe *probing         `json:"probe,omitempty"` // being found out: what cannot be read
+	Again bool             `json:"again,omitempty"` // a statement that had worked failed, so it was found out once more
+	Was   lacks            `json:"was,omitempty"`   // Lacks before that
+	Read  [4]progress      `json:"read,omitzero"`   // of each of tables
+	Lost  []connector.Kind `json:"lost,omitempty"`  // kinds that a row without an id was of
 }
+
+// progress is how much of a table is on pages.
+type progress struct {
+	At  place `json:"at,omitzero"` // the key of the last row
+	All bool  `json:"all,omitempty"`
+}
+
+// done says whether everything is on pages. A full listing needs no claims of deletions.
+func (c *cursor) done() bool {
+	return c.of(customerTable).All && c.of(contactTable).All && c.of(relationTable).All &&
+		(c.of(deletedTable).All || c.Since == nil || c.Lacks.has(deletedTable.name))
+}
+
+// of is the progress in a table.
+func (c *cursor) of(t *table) *progress { return &c.Read[slices.Index(tables, t)] }
 
 func (c *cursor) text() connector.Cursor {
 	b, err := json.Marshal(c)
@@ -56,7 +68,7 @@ func begin(p connector.Pull) (cursor, error) {
 	}
 	var c cursor
 	err := json.Unmarshal([]byte(text), &c)
-	sound := c.Table >= 0 && c.Table < len(tables) && c.Last >= 0 && c.Contact >= 0 &&
+	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool { return p.At.Last < 0 || p.At.Company < 0 }) &&
 		(c.Probe == nil || c.Probe.Table >= 0 && c.Probe.Table < len(tables) && c.Probe.Column >= 0 &&
 			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional())))
 	if err != nil || c.Version != cursorVersion || !sound {
@@ -70,10 +82,9 @@ func begin(p connector.Pull) (cursor, error) {
 	return c, nil
 }
 
-// Pull lists customers, contacts and relations by key: what changed by the ERP's clock, or everything; relations in any
-// case, since nothing dates them. Offsets are not used: rows move under them, and beyond 100,000 they are cut off
-// silently. A page is one request, or a few about a hidden column. The first ones ask for the time and for what the login
-// may read, and hold no row.
+// Pull lists customers, then contacts with their places at customers, by key: what changed by the ERP's clock, or
+// everything; places in any case, since nothing dates them. Offsets are not used: rows move under them, and beyond 100,000
+// they are cut off silently. The first requests ask for the time and for what the login may read, and hold no row.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -81,8 +92,9 @@ func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector
 			yield(connector.Page{}, err)
 			return
 		}
+		var ahead *people
 		for {
-			page, err := s.page(ctx, &c)
+			page, err := s.page(ctx, &c, &ahead)
 			if err != nil {
 				yield(connector.Page{}, err)
 				return
@@ -95,31 +107,58 @@ func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector
 	}
 }
 
-// page makes the next request and moves the cursor behind it.
-func (s *Source) page(ctx context.Context, c *cursor) (connector.Page, error) {
+// page makes the requests of the next page, one or a few, and moves the cursor behind it.
+func (s *Source) page(ctx context.Context, c *cursor, ahead **people) (page connector.Page, err error) {
 	switch {
 	case c.Began == nil:
-		return connector.Page{}, s.start(ctx, c)
+		return page, s.start(ctx, c)
 	case c.Probe != nil:
-		return connector.Page{}, s.search(ctx, c)
+		return page, s.search(ctx, c)
 	}
 	s.remember(c.Lacks)
-	t := tables[c.Table]
-	at := place{c.Last, c.Contact, c.Primary}
-	a, err := s.query(ctx, "list "+t.what, t.statement(c.Lacks, t.next(c.Lacks, at, c.Since)), s.pageSize)
-	if aboutStatement(err) && !c.Again {
+	switch {
+	case c.done():
+	case !c.of(customerTable).All:
+		err = s.list(ctx, c, customerTable, &page)
+	case !c.of(contactTable).All || !c.of(relationTable).All:
+		if *ahead == nil {
+			*ahead = newPeople(c)
+		}
+		err = s.people(ctx, c, *ahead, &page)
+	default:
+		err = s.list(ctx, c, deletedTable, &page)
+	}
+	switch {
+	case aboutStatement(err) && !c.Again:
 		// It worked before: a permission went, a field was hidden, or NetSuite is unwell.
-		c.Again, c.Was, c.Lacks, c.Probe = true, c.Lacks, lacks{}, &probing{}
+		c.Again, c.Was, c.Lacks, c.Probe, *ahead = true, c.Lacks, lacks{}, &probing{}, nil
 		return connector.Page{}, nil
-	}
-	if err != nil {
+	case aboutStatement(err) && *ahead != nil && !c.Lacks.has(relationTable.of(firstPrimary)):
+		// One row with a statement within the statement was no trouble, and perhaps a thousand are.
+		c.Lacks, *ahead = c.Lacks.with(relationTable.of(firstPrimary)), nil
+		return connector.Page{}, nil
+	case err != nil:
 		return connector.Page{}, err
 	}
-	page, err := c.read(t, a, at)
-	if err != nil {
-		return connector.Page{}, err
+	for _, b := range page.Bad {
+		if b.Key.ID == "" && !slices.Contains(c.Lost, b.Key.Kind) {
+			c.Lost = append(c.Lost, b.Key.Kind)
+		}
+	}
+	if c.done() {
+		page.End = c.end()
 	}
 	return page, nil
+}
+
+// list puts the next rows of a table on a page.
+func (s *Source) list(ctx context.Context, c *cursor, t *table, page *connector.Page) error {
+	l := listing{t: t, fetched: *c.of(t)}
+	if err := l.fetch(ctx, s, c); err != nil {
+		return err
+	}
+	l.fill(page, c, len(l.rows))
+	return nil
 }
 
 // start reads the clock. The watermark is NetSuite's own time before the first row was read, and never the highest
@@ -155,65 +194,6 @@ func (s *Source) search(ctx context.Context, c *cursor) error {
 	}
 	c.Probe, c.Was, c.ProbedAt = nil, nil, c.Began
 	return nil
-}
-
-// read makes a page of an answer.
-func (c *cursor) read(t *table, a answer, at place) (page connector.Page, err error) {
-	was := at
-	switch t {
-	case relationTable:
-		err = relations(&page, a.rows, &at)
-	case deletedTable:
-		err = at.advance(a)
-		deleted(&page, a.rows)
-	default:
-		err = at.advance(a)
-		t.fill(&page, a.rows, c.Lacks)
-	}
-	if err != nil {
-		return page, err
-	}
-	for _, b := range page.Bad {
-		if b.Key.ID == "" && !slices.Contains(c.Lost, b.Key.Kind) {
-			c.Lost = append(c.Lost, b.Key.Kind)
-		}
-	}
-	if a.hasMore {
-		if at.last == was.last && at.contact == was.contact {
-			return page, outOfOrder(t.what)
-		}
-		c.Last, c.Contact, c.Primary = at.last, at.contact, at.primary
-		return page, nil
-	}
-	c.Table, c.Last, c.Contact, c.Primary = c.Table+1, 0, 0, 0
-	if c.Table == len(tables) || tables[c.Table] == deletedTable && (c.Since == nil || c.Lacks.has(deletedTable.name)) {
-		c.Table = 0
-		page.End = c.end()
-	}
-	return page, nil
-}
-
-// advance moves a place behind rows with one key each. A row without a readable key moves nothing; it comes again if no
-// other row is behind it on its page.
-func (p *place) advance(a answer) error {
-	for _, r := range a.rows {
-		id, ok := parseID(cmp.Or(r.text("id"), r.text("recordid")))
-		if !ok {
-			continue
-		}
-		// A deleted record may be there once for each of its types.
-		if again := r.cells["recordid"].Set && id == p.last; id <= p.last && !again {
-			return outOfOrder("records")
-		}
-		p.last = id
-	}
-	return nil
-}
-
-func outOfOrder(what string) error {
-	return &connector.Error{
-		Kind: connector.Transient, Step: "list " + what, Message: "the rows are not in the order that was asked for",
-	}
 }
 
 // end closes a pull.

@@ -39,7 +39,7 @@ type storedRights struct {
 func (l lacks) text() string {
 	kept := lacks{}
 	for _, name := range l {
-		if name != customerTable.of(utc) && name != contactTable.of(utc) {
+		if !howNotWhat(name) {
 			kept = append(kept, name)
 		}
 	}
@@ -48,6 +48,11 @@ func (l lacks) text() string {
 		panic(err) // strings always marshal
 	}
 	return string(b)
+}
+
+// howNotWhat says whether a column is a way of asking, which not every account takes, and nothing that a login may read.
+func howNotWhat(name string) bool {
+	return name == customerTable.of(utc) || name == contactTable.of(utc) || name == relationTable.of(firstPrimary)
 }
 
 // Rights puts a stored text into words; nil if it cannot be read.
@@ -65,10 +70,10 @@ func (l lacks) rights() []connector.Right {
 	for _, t := range tables {
 		all = append(all, connector.Right{Name: t.what, Readable: !l.has(t.name), Needed: t.needed, Fix: t.fix})
 		for _, c := range t.columns {
-			if c.name == utc || !l.has(t.of(c.name)) {
+			field := t.of(c.name)
+			if howNotWhat(field) || !l.has(field) {
 				continue
 			}
-			field := t.of(c.name)
 			if c.name == primaryContact {
 				field = "customer.contact"
 			}

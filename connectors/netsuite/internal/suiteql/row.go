@@ -2,6 +2,7 @@ package suiteql
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -37,23 +38,15 @@ type row struct {
 	odd   bool            // it is no object
 }
 
-func (r *row) UnmarshalJSON(b []byte) error {
-	*r = row{}
-	if len(b) == 0 || b[0] != '{' {
-		r.odd = true
-		return nil
-	}
-	if err := json.Unmarshal(b, &r.cells); err != nil {
-		r.odd = true
-		return nil //nolint:nilerr // reported as a bad row
-	}
-	for name, c := range r.cells {
+// rowOf makes a row of an item; of one that is no object there are no cells.
+func rowOf(cells map[string]cell) row {
+	for name, c := range cells {
 		if lower := strings.ToLower(name); lower != name {
-			delete(r.cells, name)
-			r.cells[lower] = c
+			delete(cells, name)
+			cells[lower] = c
 		}
 	}
-	return nil
+	return row{cells: cells, odd: cells == nil}
 }
 
 // text is a cell's text; empty if there is none.
@@ -69,13 +62,16 @@ type answer struct {
 // without a word but for totalResults: https://github.com/salto-io/salto/pull/6061.
 func parseAnswer(step string, body []byte) (answer, error) {
 	var reply struct {
-		Items   *[]row `json:"items"`
-		HasMore *bool  `json:"hasMore"`
-		Count   *int   `json:"count"`
-		Offset  int    `json:"offset"`
-		Total   *int   `json:"totalResults"`
+		Items   *[]map[string]cell `json:"items"`
+		HasMore *bool              `json:"hasMore"`
+		Count   *int               `json:"count"`
+		Offset  int                `json:"offset"`
+		Total   *int               `json:"totalResults"`
 	}
 	err := json.Unmarshal(body, &reply)
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field == "items" {
+		err = nil // an item that is no object; the others are read
+	}
 	if err != nil || reply.Items == nil || reply.HasMore == nil || reply.Count == nil || reply.Total == nil ||
 		*reply.Count != len(*reply.Items) {
 		return answer{}, unreadable(step)
@@ -85,7 +81,11 @@ func parseAnswer(step string, body []byte) (answer, error) {
 			Kind: connector.Transient, Step: step, Message: "the answer ends before its last row, as NetSuite itself says",
 		}
 	}
-	return answer{*reply.Items, *reply.HasMore}, nil
+	rows := make([]row, 0, len(*reply.Items))
+	for _, cells := range *reply.Items {
+		rows = append(rows, rowOf(cells))
+	}
+	return answer{rows, *reply.HasMore}, nil
 }
 
 // parseID reads an internal id. System entities, below 0, have none that counts.
@@ -272,26 +272,18 @@ func (r *record) contact(l lacks) {
 // primaryRole is NetSuite's Primary Contact, whatever it is called: OH/article_0113084334.
 const primaryRole = "-10"
 
-// relations puts rows of contacts' places at customers on the page, and moves the place behind them. A contact has one
-// role at a customer at most.
-func relations(page *connector.Page, rows []row, at *place) error {
+// fillRelations puts rows of contacts' places at customers on the page. A contact has one role at a customer at most.
+func fillRelations(page *connector.Page, rows []row, _ lacks) {
 	for _, r := range rows {
 		rec := &record{row: r, key: connector.Key{Kind: connector.Links}, page: page}
-		company, ok := parseID(r.text("company"))
-		person, alsoOK := parseID(r.text("contact"))
-		switch {
+		switch _, ok := relationKey(r); {
 		case r.odd:
 			rec.bad("record", "not_an_object")
 			continue
-		case !ok || !alsoOK:
+		case !ok:
 			rec.bad("id", "missing_id")
 			continue
-		case company < at.last || company == at.last && person <= at.contact:
-			return outOfOrder("relations")
-		case company > at.last:
-			at.primary = 0
 		}
-		at.last, at.contact = company, person
 		link := connector.Link{Customer: r.text("company"), Contact: r.text("contact")}
 		rec.key.ID = connector.LinkID(link.Customer, link.Contact)
 		role := r.cells["role"]
@@ -306,15 +298,13 @@ func relations(page *connector.Page, rows []row, at *place) error {
 		if role.Value != primaryRole {
 			continue
 		}
-		if at.primary != 0 {
+		if first := r.text(firstPrimary); first != "" && first != link.Contact {
 			rec.bad("role", "two_primary_contacts")
 		}
-		at.primary = person
 		if own := r.text(primaryContact); own != "" && own != link.Contact {
 			rec.bad("role", "customer_names_another_primary_contact")
 		}
 	}
-	return nil
 }
 
 func roleLabel(key, name string) string {
@@ -327,8 +317,8 @@ func roleLabel(key, name string) string {
 	return "Contact role " + key
 }
 
-// deleted puts the ERP's claims on the page: every type but a contact is a customer at some stage.
-func deleted(page *connector.Page, rows []row) {
+// fillDeleted puts the ERP's claims on the page: every type but a contact is a customer at some stage.
+func fillDeleted(page *connector.Page, rows []row, _ lacks) {
 	for _, r := range rows {
 		id, ok := parseID(r.text("recordid"))
 		if !ok {

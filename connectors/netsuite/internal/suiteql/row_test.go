@@ -113,17 +113,11 @@ func TestBadRows(t *testing.T) {
 		}
 	}
 
-	at := place{}
 	var page connector.Page
-	err := relations(&page, rows(t, `{"company":"3","contact":"4","role":"x"}`, `{"company":"3","role":"1"}`, `"x"`,
-		`{"company":"3","contact":"9","role":5}`), &at)
-	if err != nil || len(page.Links) != 1 || page.Links[0].Roles[0] != (connector.ERPRole{Key: "5", Name: "Contact role 5"}) || len(page.Bad) != 3 {
-		t.Errorf("%+v %v", page, err)
-	}
-	for _, again := range []string{`{"company":"3","contact":"9"}`, `{"company":"3","contact":"2"}`, `{"company":"2","contact":"99"}`} {
-		if relations(&page, rows(t, again), &at) == nil {
-			t.Errorf("%s comes again and is taken for progress", again)
-		}
+	fillRelations(&page, rows(t, `{"company":"3","contact":"4","role":"x"}`, `{"company":"3","role":"1"}`, `"x"`,
+		`{"company":"3","contact":"9","role":5}`), lacks{})
+	if len(page.Links) != 1 || page.Links[0].Roles[0] != (connector.ERPRole{Key: "5", Name: "Contact role 5"}) || len(page.Bad) != 3 {
+		t.Errorf("%+v", page)
 	}
 }
 
@@ -131,13 +125,30 @@ func TestBadRows(t *testing.T) {
 // each of its types.
 func TestRowsGoForward(t *testing.T) {
 	t.Parallel()
-	for items, want := range map[string]int64{
-		`{"id":"10"},{"id":"11"}`: 11, `{"email":"x"},{"id":"12"}`: 12, `{"email":"x"}`: 9, `{"id":"3"}`: -1, `{"id":"9"}`: -1,
-		`{"id":"11"},{"id":"10"}`: -1, `{"recordid":"10"},{"recordid":"10"},{"recordid":"12"}`: 12, `{"recordid":"3"}`: -1,
+	for _, c := range []struct {
+		t     *table
+		items string
+		want  place // zero: an error
+	}{
+		{contactTable, `{"id":"10"}|{"id":"11"}`, place{Last: 11}},
+		{contactTable, `{"email":"x"}|{"id":"12"}`, place{Last: 12}},
+		{contactTable, `{"email":"x"}`, place{Last: 9, Company: 5}},
+		{contactTable, `{"id":"3"}`, place{}},
+		{contactTable, `{"id":"11"}|{"id":"10"}`, place{}},
+		{contactTable, `{"id":"11"}|{"id":"11"}`, place{}},
+		{deletedTable, `{"recordid":"10"}|{"recordid":"10"}|{"recordid":"12"}`, place{Last: 12}},
+		{deletedTable, `{"recordid":"3"}`, place{}},
+		{relationTable, `{"company":"6","contact":"9"}|{"company":"2","contact":"10"}|{"company":"3","contact":"10"}`, place{10, 3}},
+		{relationTable, `{"company":"5","contact":"9"}`, place{}},
+		{relationTable, `{"company":"4","contact":"9"}`, place{}},
+		{relationTable, `{"company":"99","contact":"8"}`, place{}},
 	} {
-		at := place{last: 9}
-		if err := at.advance(answer{rows: rows(t, strings.Split(items, ",")...)}); (err == nil) != (want > 0) || err == nil && at.last != want {
-			t.Errorf("%s: %d %v, want %d", items, at.last, err, want)
+		at := place{Last: 9, Company: 5}
+		if c.t != relationTable && c.want.Last != 9 {
+			at.Company = 0
+		}
+		if err := c.t.advance(&at, rows(t, strings.Split(c.items, "|")...)); (err == nil) != (c.want != place{}) || err == nil && at != c.want {
+			t.Errorf("%s %s: %+v %v, want %+v", c.t.name, c.items, at, err, c.want)
 		}
 	}
 }
@@ -183,8 +194,7 @@ func FuzzRows(f *testing.F) {
 			return
 		}
 		for _, fill := range []func(*connector.Page, []row, lacks){
-			fillCustomers, fillContacts,
-			func(p *connector.Page, rows []row, _ lacks) { _ = relations(p, rows, &place{}) },
+			fillCustomers, fillContacts, fillRelations,
 		} {
 			var page connector.Page
 			fill(&page, a.rows, lacks{})

@@ -155,14 +155,14 @@ func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error
 	}
 	var at place
 	for more := true; more; {
-		a, _, err := s.ask(ctx, relationTable, fmt.Sprintf("r.company = %d AND r.contact > %d", number, at.contact))
+		a, l, err := s.ask(ctx, relationTable, fmt.Sprintf("r.company = %d AND r.contact > %d", number, at.Last))
+		if err == nil {
+			err = relationTable.advance(&at, a.rows)
+		}
 		if err != nil {
 			return connector.Page{}, err
 		}
-		at.last = number // of which every row is: its contact is what moves
-		if err := relations(&page, a.rows, &at); err != nil {
-			return connector.Page{}, err
-		}
+		relationTable.fill(&page, a.rows, l)
 		more = a.hasMore
 	}
 	var ids []int64
@@ -187,11 +187,11 @@ func (s *Source) mainContacts(ctx context.Context, customer int64, page *connect
 	}
 	at := place{}
 	for more := true; more; {
-		a, l, err := s.ask(ctx, contactTable, fmt.Sprintf("k.company = %d AND k.id > %d", customer, at.last))
-		if err != nil {
-			return err
+		a, l, err := s.ask(ctx, contactTable, fmt.Sprintf("k.company = %d AND k.id > %d", customer, at.Last))
+		if err == nil {
+			err = contactTable.advance(&at, a.rows)
 		}
-		if err := at.advance(a); err != nil {
+		if err != nil {
 			return err
 		}
 		a.rows = slices.DeleteFunc(a.rows, func(r row) bool { return there[r.text("id")] })

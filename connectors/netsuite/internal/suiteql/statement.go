@@ -1,6 +1,7 @@
 package suiteql
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,8 +10,8 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 )
 
-// A table is one that is read, with single-table statements but for one outer join: ANSI joins can time out, and mixing
-// them with Oracle's own is refused (OH/section_156257796125).
+// A table is one that is read, with single-table statements but for what relations need of others: ANSI joins can time out,
+// and mixing them with Oracle's own is refused (OH/section_156257796125).
 type table struct {
 	name, alias string
 	kind        connector.Kind
@@ -44,9 +45,11 @@ func columns(optional bool, names []string) []column {
 const (
 	// utc is the column that stands for SYS_EXTRACT_UTC: not every account takes it.
 	utc = "modified_utc"
-	// roleName and primaryContact are columns of relations: the role in words, and the customer's own field for it.
+	// roleName, primaryContact and firstPrimary are columns of relations: the role in words, the customer's own field for
+	// it, and the first of those with that role at the customer: rows come by contact, so they do not stand together.
 	roleName       = "role_name"
 	primaryContact = "primary_contact"
+	firstPrimary   = "first_primary"
 	// customerJoin brings the customer's field into the relations.
 	customerJoin = "r.company = c.id(+)"
 )
@@ -77,17 +80,19 @@ var (
 	}
 	relationTable = &table{
 		name: "companycontactrelationship", alias: "r", kind: connector.Links, needed: true,
-		key: []string{"r.company", "r.contact"},
+		key: []string{"r.contact", "r.company"},
 		columns: slices.Concat(needed("company", "contact", "role"), []column{
 			{name: roleName, sql: "BUILTIN.DF(r.role)", optional: true},
 			{name: primaryContact, sql: "c.contact", optional: true},
+			{name: firstPrimary, optional: true, sql: "(SELECT MIN(p.contact) FROM companycontactrelationship p " +
+				"WHERE p.company = r.company AND p.role = " + primaryRole + ")"},
 		}),
-		what: "the contacts' places at customers",
-		fix:  "In NetSuite, give the integration's role the permissions Contacts and Customers (tab Lists, level View).",
+		what: "the contacts' places at customers", fill: fillRelations,
+		fix: "In NetSuite, give the integration's role the permissions Contacts and Customers (tab Lists, level View).",
 	}
 	deletedTable = &table{
 		name: "deletedrecord", alias: "d", key: []string{"d.recordid"}, columns: needed("recordid", "type"),
-		what: "deleted records",
+		what: "deleted records", fill: fillDeleted,
 		fix: "In NetSuite, give the integration's role the permission Deleted Records (tab Setup, level View). " +
 			"Without it a deletion is found by the next full listing only.",
 	}
@@ -130,9 +135,51 @@ func (t *table) statement(l lacks, where string) string {
 
 // place is where a listing goes on: behind this key.
 type place struct {
-	last    int64 // of relations: the company
-	contact int64 // of relations
-	primary int64 // of relations: the contact that was the primary one of the company; 0: none so far
+	Last    int64 `json:"last,omitempty"`    // of relations: the contact
+	Company int64 `json:"company,omitempty"` // of relations
+}
+
+// compare is the order in which rows come.
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.Last, o.Last), cmp.Compare(p.Company, o.Company))
+}
+
+// keyOf is the key of a row; false if it has none that can be read.
+func (t *table) keyOf(r row) (place, bool) {
+	if t == relationTable {
+		return relationKey(r)
+	}
+	id, ok := parseID(cmp.Or(r.text("id"), r.text("recordid")))
+	return place{Last: id}, ok
+}
+
+func relationKey(r row) (place, bool) {
+	contact, ok := parseID(r.text("contact"))
+	company, alsoOK := parseID(r.text("company"))
+	return place{contact, company}, ok && alsoOK
+}
+
+// advance moves a place behind rows. A row without a readable key moves nothing; it comes again if no other row is behind
+// it on its page.
+func (t *table) advance(at *place, rows []row) error {
+	for _, r := range rows {
+		key, ok := t.keyOf(r)
+		if !ok {
+			continue
+		}
+		// A deleted record may be there once for each of its types.
+		if order := key.compare(*at); order < 0 || order == 0 && t != deletedTable {
+			return outOfOrder(t.what)
+		}
+		*at = key
+	}
+	return nil
+}
+
+func outOfOrder(what string) error {
+	return &connector.Error{
+		Kind: connector.Transient, Step: "list " + what, Message: "the rows are not in the order that was asked for",
+	}
 }
 
 const (
@@ -154,7 +201,7 @@ func (t *table) next(l lacks, at place, since *time.Time) string {
 	var where []string
 	switch {
 	case t == relationTable:
-		return fmt.Sprintf("(r.company > %d OR (r.company = %d AND r.contact > %d))", at.last, at.last, at.contact)
+		return fmt.Sprintf("(r.contact > %d OR (r.contact = %d AND r.company > %d))", at.Last, at.Last, at.Company)
 	case t == deletedTable:
 		// Spelling and case of the type vary. The session's zone is not known.
 		where = append(where, "UPPER(d.type) IN ('CONTACT', 'CUSTOMER', 'LEAD', 'PROSPECT')",
@@ -169,5 +216,5 @@ func (t *table) next(l lacks, at place, since *time.Time) string {
 				t.alias, since.UTC().Format(stamp), oracleStamp))
 	}
 	// System entities have ids below 0, and are nobody's customers or contacts.
-	return strings.Join(append(where, fmt.Sprintf("%s > %d", t.key[0], at.last)), " AND ")
+	return strings.Join(append(where, fmt.Sprintf("%s > %d", t.key[0], at.Last)), " AND ")
 }
