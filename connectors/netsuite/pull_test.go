@@ -262,6 +262,29 @@ func TestContactsGoOnWithoutTheirPlaces(t *testing.T) {
 	}
 }
 
+// TestPlacesAtNoCompany: a place at a system entity is nobody's, and keeps nothing from being a complete listing.
+func TestPlacesAtNoCompany(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	none := f.customer(sim.Customer{ID: "-2", CompanyName: "-No Company-"})
+	kelp := f.customer(sim.Customer{CompanyName: "Kelp"})
+	for range 5 {
+		ann := f.contact(sim.Contact{FirstName: "Ann", Company: none})
+		f.do(f.account.Attach(none, ann, ""))
+		f.do(f.account.Attach(kelp, ann, sim.Primary))
+	}
+	got := f.mustPull(connector.Pull{})
+	at := 0
+	for _, l := range got.links {
+		if l.Customer == kelp {
+			at++
+		}
+	}
+	if at != 5 || len(got.end.Listed) != 3 || len(got.customers) != 1 {
+		t.Errorf("%d places, listed %v, %d customers", at, got.end.Listed, len(got.customers))
+	}
+}
+
 // TestNothingButPlacesGoesOn: that no contact changed is got on with as well, where one request at a time is answered.
 func TestNothingButPlacesGoesOn(t *testing.T) {
 	t.Parallel()
@@ -300,6 +323,38 @@ func TestPlacesGoOnWithoutWhatIsTooMuch(t *testing.T) {
 	asked := f.statements()
 	if n := strings.Count(strings.Join(asked, " "), "first_primary"); n != 4 || strings.Contains(asked[len(asked)-1], "first_primary") {
 		t.Errorf("asked with it %d times: %q", n, asked)
+	}
+
+	// It is tried again with the next search for what can be read, a day later, and not because something else fails once: nor is it a
+	// permission that has changed.
+	f.Pass(2 * time.Hour)
+	f.sim.Log().Reset()
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "FROM contact k"}, sim.Fault{Kind: sim.Unexpected})
+	if next := f.since(got.end.Cursor); len(next.links) != 1 || next.end.Rights != got.end.Rights {
+		t.Errorf("%d places are read, rights %s", len(next.links), next.end.Rights)
+	}
+	asked = f.statements()
+	if strings.Contains(asked[len(asked)-2], "first_primary") {
+		t.Errorf("asked with it again: %q", asked)
+	}
+}
+
+// TestOthersFailuresLeaveTheColumn: what fails twice that is no listing of places takes nothing from it.
+func TestOthersFailuresLeaveTheColumn(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+	for _, skip := range []int{1, 2} {
+		f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "FROM contact k", Skip: skip}, sim.Fault{Kind: sim.Unexpected})
+	}
+	got, err := f.pull(connector.Pull{}, nil)
+	if connector.KindOf(err) == "" {
+		t.Fatalf("a second failure is no error: %v", err)
+	}
+	f.sim.Log().Reset()
+	f.mustPull(connector.Pull{Resume: got.last})
+	if !strings.Contains(strings.Join(f.statements(), " "), "first_primary") {
+		t.Errorf("places are read without: %q", f.statements())
 	}
 }
 

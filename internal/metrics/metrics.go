@@ -26,7 +26,7 @@ func New() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	m.step = m.histogram("step_duration_seconds", "How long steps of runs took. Longer than STEP and one request: an ERP answers slowly.",
+	m.step = m.histogram("step_duration_seconds", "How long steps of runs took. Longer than STEP and a page: an ERP answers slowly.",
 		[]float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 180}, "erp")
 	m.page = m.histogram("page_save_duration_seconds", "How long saving a page took. If it grows, look at Postgres.",
 		[]float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}, "erp")

@@ -1061,7 +1061,7 @@ func few(first int, types ...string) string {
 	for i, t := range types {
 		arrays = append(arrays, fmt.Sprintf("(SELECT $%d::%s[])", first+i, t))
 	}
-	return "(SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ") LIMIT (SELECT 1000000))"
+	return "(SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ") LIMIT (SELECT NULL::bigint))"
 }
 
 // some turns nil into an empty array, which pq would send as NULL.

@@ -15,10 +15,10 @@ import (
 	"github.com/centime/contactsync/internal/postgres/pgtest"
 )
 
-// BenchmarkSavePage saves pages of 1000 records: customers of QuickBooks, each with its own contact and mostly two or three points,
-// and contacts and places of NetSuite, of which three of four contacts have stated their place themselves; new ones, and the same
-// again. server-ms and client-ms are processor time a page, which other work on the machine changes less than the time that passes;
-// only private servers of this machine have the first.
+// BenchmarkSavePage saves pages of 1000 records: customers of QuickBooks, each with its own contact and mostly two or three points;
+// contacts of NetSuite with their places, of which three of four contacts state theirs themselves too; and such places alone, as an
+// incremental run reads them; new ones, and the same again. server-ms and client-ms are processor time a page, which other work on the
+// machine changes less than the time that passes; only private servers of this machine have the first.
 //
 //	eval "$(scripts/services start test)"; go test ./internal/postgres -run '^$' -bench SavePage -benchtime 50x
 func BenchmarkSavePage(b *testing.B) {
@@ -31,10 +31,9 @@ func BenchmarkSavePage(b *testing.B) {
 	}{
 		{"new", nil, benchPage, false},
 		{"unchanged", nil, benchPage, true},
-		{"contacts/new", []func(int) connector.Page{benchPage}, benchContacts, false},
-		{"contacts/unchanged", []func(int) connector.Page{benchPage}, benchContacts, true},
-		{"places/new", []func(int) connector.Page{benchPage, benchContacts}, benchPlaces, false},
-		{"places/unchanged", []func(int) connector.Page{benchPage, benchContacts}, benchPlaces, true},
+		{"people/new", []func(int) connector.Page{benchPage}, benchPeople, false},
+		{"people/unchanged", []func(int) connector.Page{benchPage}, benchPeople, true},
+		{"places/unchanged", []func(int) connector.Page{benchPage, benchPeople}, benchPlaces, true},
 	} {
 		b.Run(k.name, func(b *testing.B) {
 			dsn := pgtest.New(b)
@@ -65,7 +64,7 @@ func BenchmarkSavePage(b *testing.B) {
 			step := claim()
 			save := func(n int, page connector.Page) {
 				counts, err := store.SavePage(b.Context(), step, page, 1)
-				if err != nil || counts.Read() != 1000 {
+				if err != nil || counts.Read()%1000 != 0 {
 					b.Fatalf("page %d: %+v, %v", n, counts, err)
 				}
 			}
@@ -146,8 +145,8 @@ func benchPage(n int) connector.Page {
 	return page
 }
 
-func benchContacts(n int) connector.Page {
-	page := connector.Page{Next: connector.Cursor(fmt.Sprintf(`{"v":1,"contacts":%d}`, n))}
+func benchPeople(n int) connector.Page {
+	page := benchPlaces(n)
 	for i := range 1000 {
 		id := fmt.Sprint(100_000_000 + n*1000 + i)
 		page.Contacts = append(page.Contacts, connector.Contact{

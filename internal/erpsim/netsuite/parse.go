@@ -284,7 +284,10 @@ func (p *parser) expr() *node {
 		q := p.query()
 		if p.params == params {
 			for _, t := range began[:len(began)-len(p.tokens)] {
-				q.text += " " + t.kind + ":" + strings.ToLower(t.text)
+				if t.kind == "word" {
+					t.text = strings.ToLower(t.text)
+				}
+				q.text += fmt.Sprintf(" %s %q", t.kind, t.text)
 			}
 		}
 		p.want(")")

@@ -68,7 +68,7 @@ func begin(p connector.Pull) (cursor, error) {
 	}
 	var c cursor
 	err := json.Unmarshal([]byte(text), &c)
-	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool { return p.At.Last < 0 || p.At.Company < 0 }) &&
+	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool { return p.At.Last < 0 }) &&
 		(c.Probe == nil || c.Probe.Table >= 0 && c.Probe.Table < len(tables) && c.Probe.Column >= 0 &&
 			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional())))
 	if err != nil || c.Version != cursorVersion || !sound {
@@ -133,10 +133,6 @@ func (s *Source) page(ctx context.Context, c *cursor, ahead **people) (page conn
 		// It worked before: a permission went, a field was hidden, or NetSuite is unwell.
 		c.Again, c.Was, c.Lacks, c.Probe, *ahead = true, c.Lacks, lacks{}, &probing{}, nil
 		return connector.Page{}, nil
-	case aboutStatement(err) && *ahead != nil && !c.Lacks.has(relationTable.of(firstPrimary)):
-		// One row with a statement within the statement was no trouble, and perhaps a thousand are.
-		c.Lacks, *ahead = c.Lacks.with(relationTable.of(firstPrimary)), nil
-		return connector.Page{}, nil
 	case err != nil:
 		return connector.Page{}, err
 	}
@@ -188,6 +184,9 @@ func (s *Source) search(ctx context.Context, c *cursor) error {
 	c.Probe, c.Lacks = &p, l
 	if p.Table < len(tables) {
 		return nil
+	}
+	if first := relationTable.of(firstPrimary); c.Was.has(first) || c.Lacks.has(first) {
+		c.Was, c.Lacks = c.Was.with(first), c.Lacks.with(first) // given up, and no right
 	}
 	if c.Again && !slices.Equal(c.Lacks, c.Was.with()) {
 		return expired("what the login may read changed during the listing")

@@ -3,6 +3,7 @@ package suiteql
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -61,16 +62,20 @@ type answer struct {
 // parseAnswer reads a body that judge found to be one. A statement yields 100,000 rows at most, and the rest is cut
 // without a word but for totalResults: https://github.com/salto-io/salto/pull/6061.
 func parseAnswer(step string, body []byte) (answer, error) {
+	type envelope struct {
+		HasMore *bool `json:"hasMore"`
+		Count   *int  `json:"count"`
+		Offset  int   `json:"offset"`
+		Total   *int  `json:"totalResults"`
+	}
 	var reply struct {
-		Items   *[]map[string]cell `json:"items"`
-		HasMore *bool              `json:"hasMore"`
-		Count   *int               `json:"count"`
-		Offset  int                `json:"offset"`
-		Total   *int               `json:"totalResults"`
+		Items *[]map[string]cell `json:"items"`
+		envelope
 	}
 	err := json.Unmarshal(body, &reply)
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field == "items" {
-		err = nil // an item that is no object; the others are read
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Type == reflect.TypeFor[map[string]cell]() {
+		// An item that is no object: the others were read, and what else may be wrong is not told.
+		err = json.Unmarshal(body, &reply.envelope)
 	}
 	if err != nil || reply.Items == nil || reply.HasMore == nil || reply.Count == nil || reply.Total == nil ||
 		*reply.Count != len(*reply.Items) {

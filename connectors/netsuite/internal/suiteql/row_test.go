@@ -115,8 +115,8 @@ func TestBadRows(t *testing.T) {
 
 	var page connector.Page
 	fillRelations(&page, rows(t, `{"company":"3","contact":"4","role":"x"}`, `{"company":"3","role":"1"}`, `"x"`,
-		`{"company":"3","contact":"9","role":5}`), lacks{})
-	if len(page.Links) != 1 || page.Links[0].Roles[0] != (connector.ERPRole{Key: "5", Name: "Contact role 5"}) || len(page.Bad) != 3 {
+		`{"company":"3","contact":"9","role":5}`, `{"company":"0","contact":"9"}`, `{"company":"-2","contact":"9"}`), lacks{})
+	if len(page.Links) != 2 || page.Links[1].Customer != "-2" || page.Links[0].Roles[0] != (connector.ERPRole{Key: "5", Name: "Contact role 5"}) || len(page.Bad) != 4 {
 		t.Errorf("%+v", page)
 	}
 }
@@ -139,6 +139,7 @@ func TestRowsGoForward(t *testing.T) {
 		{deletedTable, `{"recordid":"10"}|{"recordid":"10"}|{"recordid":"12"}`, place{Last: 12}},
 		{deletedTable, `{"recordid":"3"}`, place{}},
 		{relationTable, `{"company":"6","contact":"9"}|{"company":"2","contact":"10"}|{"company":"3","contact":"10"}`, place{10, 3}},
+		{relationTable, `{"company":"-2","contact":"10"}|{"company":"3","contact":"10"}`, place{10, 3}},
 		{relationTable, `{"company":"5","contact":"9"}`, place{}},
 		{relationTable, `{"company":"4","contact":"9"}`, place{}},
 		{relationTable, `{"company":"99","contact":"8"}`, place{}},
@@ -168,6 +169,14 @@ func TestAnswersAreWhole(t *testing.T) {
 		`{"items":[],"count":0,"hasMore":false}`:                                      false,
 		`{"items":null,"count":0,"hasMore":false,"totalResults":0}`:                   false,
 		`{"items":[],"count":0,"hasMore":"false","totalResults":0}`:                   false,
+		`{"items":[7],"count":1,"hasMore":false,"totalResults":1}`:                    true,
+		`{"items":[7,{"id":"1"}],"count":2,"hasMore":false,"totalResults":2}`:         true,
+		`{"items":{},"count":0,"hasMore":false,"totalResults":0}`:                     false,
+		`{"items":"","count":0,"hasMore":false,"totalResults":0}`:                     false,
+		`{"items":[7],"count":1,"hasMore":false,"totalResults":"5000"}`:               false,
+		`{"count":1,"hasMore":false,"items":[[]],"totalResults":{}}`:                  false,
+		`{"items":[7],"count":1,"hasMore":"true","totalResults":1}`:                   false,
+		`{"items":[7],"count":"1","hasMore":false,"totalResults":1}`:                  false,
 		`{}`:                  false,
 		`{"items":[{"id":"1"`: false,
 	} {

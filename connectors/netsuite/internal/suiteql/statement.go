@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,10 +154,11 @@ func (t *table) keyOf(r row) (place, bool) {
 	return place{Last: id}, ok
 }
 
+// relationKey also reads a place at a system entity, such as -2, -No Company-: nobody holds that, so the place is ignored.
 func relationKey(r row) (place, bool) {
 	contact, ok := parseID(r.text("contact"))
-	company, alsoOK := parseID(r.text("company"))
-	return place{contact, company}, ok && alsoOK
+	company, err := strconv.ParseInt(r.text("company"), 10, 64)
+	return place{contact, company}, ok && err == nil && company != 0 && strconv.FormatInt(company, 10) == r.text("company")
 }
 
 // advance moves a place behind rows. A row without a readable key moves nothing; it comes again if no other row is behind
