@@ -150,6 +150,8 @@ var mutants = []mutant{
 	{"a NetSuite row without an id is a complete listing", "6",
 		one(suiteql+"pull.go", "bool { return slices.Contains(c.Lost, k) }", "bool { return false && slices.Contains(c.Lost, k) }"),
 		"./connectors/netsuite", "TestConformance"},
+	{"the place of a contact that could not be read goes", "6",
+		one(finish, "WHERE l.contact_id NOT IN (SELECT id FROM unread)", "WHERE true"), inRules, "TestPlaceOfAnUnreadableContactStays"},
 	{"a NetSuite place is read before its contact", "8",
 		one(suiteql+"people.go", "		last = p.contacts.fetched.At.Last\n", "		last = math.MaxInt64\n"), "./connectors/netsuite", "TestContactsComeWithTheirPlaces"},
 	{"an erased person comes back", "2", one(plan, "return erased(connector.Contacts, c.ID) && pass(", "return false && pass("), inRules, "TestErasedPersonStaysAway"},

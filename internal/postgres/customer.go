@@ -118,9 +118,11 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 		_, err := tx.ExecContext(ctx, `
 			WITH told AS (
 				INSERT INTO run_pages (tenant_id, run_id, page, told, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
-					inactive_customer_at, inactive_contact_at, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids)
+					inactive_customer_at, inactive_contact_at, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids,
+					unread_contact_ids)
 				SELECT $1, r.id, r.pages + 1, true, g.customer_ids, g.contact_ids, g.link_ids, g.inactive_customer_ids, g.inactive_contact_ids,
-					g.inactive_customer_at, g.inactive_contact_at, g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids
+					g.inactive_customer_at, g.inactive_contact_at, g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids,
+					g.unread_contact_ids
 				FROM runs r, run_pages g
 				WHERE g.tenant_id = $1 AND g.run_id = $2 AND g.page = $3 AND r.tenant_id = $1 AND r.connection_id = $4 AND r.purpose = 'sync'
 					AND NOT r.preview AND r.pages > 0 AND (r.status IN ('running', 'waiting') OR r.status = 'failed' AND r.checkpoint <> ''

@@ -23,6 +23,7 @@ import (
 //   - A link goes when nobody states it any more. A contact's own record may say where it is, and perhaps nothing dates a change of
 //     that: what NetSuite dates when customers are merged is unverified. So whose place is to go, or whose customer is missing, is
 //     looked up (unheard) unless the run read it.
+//   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them.
 //   - With a customer goes the contact that its own record is.
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
 //     again: something a rejection keeps is to go by new evidence. That asks a person anew, so until one decides the rejection
@@ -111,13 +112,18 @@ going_contact AS (
 	WHERE g.own OR g.id NOT IN (SELECT id FROM decided WHERE kind = 'contact' AND state = 'approved')
 		AND (g.id, g.evidence) NOT IN (SELECT id, evidence FROM remembered WHERE kind = 'contact')
 ),
+unread AS (
+	SELECT s.id FROM (SELECT n.id, max(p.page) AS page FROM page p, unnest(p.unread_contact_ids) AS n (id) GROUP BY n.id) s
+	WHERE NOT EXISTS (SELECT FROM named_contact n WHERE n.id = s.id AND n.page > s.page)
+),
 unstated AS (
 	SELECT s.id, array_agg(s.by) AS by FROM (
 		SELECT u.id, u.by, max(p.page) AS page FROM page p, unnest(p.unstated_link_ids, p.unstated_by) AS u (id, by) GROUP BY u.id, u.by
 		UNION ALL
 		SELECT id, 'link', 0 FROM absent_link
 	) s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.origin = 'erp'
-	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
+	WHERE l.contact_id NOT IN (SELECT id FROM unread)
+		AND NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)
 	GROUP BY s.id
 ),

@@ -1004,11 +1004,11 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	_, err := w.tx.ExecContext(ctx, `
 		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
 			unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
-			missing_contact_ids, inactive_customer_at, inactive_contact_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+			missing_contact_ids, inactive_customer_at, inactive_contact_at, unread_contact_ids)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 		w.step.Tenant, w.step.Run, w.page, some(customers), some(contacts), some(links), some(w.plan.Going.Customers),
 		some(w.plan.Going.Contacts), some(unstated), some(unstatedBy), some(deletedCustomers), some(deletedContacts),
-		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt)
+		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt, idsOf(w.contactIDs, w.plan.Named.Unread))
 	if err != nil {
 		return fmt.Errorf("note page: %w", err)
 	}

@@ -143,6 +143,7 @@ type Named struct {
 	Customers []string
 	Contacts  []string // a customer's own contact is not a record of its own
 	Links     []Pair   // links that are rows of their own
+	Unread    []string // of the contacts, those of which nothing could be read
 }
 
 // Issue is something wrong with a record: a state, opened and closed by what is read.

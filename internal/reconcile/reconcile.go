@@ -524,6 +524,7 @@ func (p *planner) bad(b connector.Bad) {
 	case b.Key.Kind == connector.Contacts:
 		if _, held := p.held.Contacts[b.Key.ID]; held {
 			p.plan.Named.Contacts = append(p.plan.Named.Contacts, b.Key.ID)
+			p.plan.Named.Unread = append(p.plan.Named.Unread, b.Key.ID)
 		}
 	}
 }

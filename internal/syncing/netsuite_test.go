@@ -382,6 +382,41 @@ func TestPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
 	}
 }
 
+// TestPlaceOfAnUnreadableContactStays: a place whose row is gone stays as long as the contact's record cannot be read, since it may
+// state the place. Once it can be read, what it says holds.
+func TestPlaceOfAnUnreadableContactStays(t *testing.T) {
+	n := setupNetSuite(t)
+	kelp, err := n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp"})
+	n.must(err)
+	var people []string
+	for range 2 { // one stays, so that the relations are never an empty listing
+		id, err := n.account.JoinContact(sim.Contact{FirstName: "Ann"})
+		n.must(err)
+		n.must(n.account.Attach(kelp, id, n.role))
+		people = append(people, id)
+	}
+	n.work()
+	n.must(n.account.EditContact(people[0], func(c *sim.Contact) { c.Company = kelp }))
+	n.must(n.account.Spoil("contact", people[0], "company", `"7x"`))
+	n.must(n.account.Detach(kelp, people[0]))
+	for _, mode := range []postgres.Mode{postgres.Incremental, postgres.Incremental, postgres.Full} {
+		if r := n.mustSync(mode); n.places(kelp) != "2" || r.Gone != 0 {
+			t.Errorf("%s run %d: %s places, %d gone", mode, r.ID, n.places(kelp), r.Gone)
+		}
+	}
+	if r := n.refresh(kelp); n.places(kelp) != "2" || r.Gone != 0 {
+		t.Errorf("refresh %d: %s places, %d gone", r.ID, n.places(kelp), r.Gone)
+	}
+	n.must(n.account.Heal("contact", people[0]))
+	if n.mustSync(postgres.Incremental); n.places(kelp) != "2" {
+		t.Errorf("read at last, %s places", n.places(kelp))
+	}
+	n.must(n.account.EditContact(people[0], func(c *sim.Contact) { c.Company = "" }))
+	if r := n.mustSync(postgres.Incremental); n.places(kelp) != "1" || r.Gone != 1 {
+		t.Errorf("%s places, %d gone", n.places(kelp), r.Gone)
+	}
+}
+
 // TestApprovedPlaceGoesOnlyIfItsContactAgrees is the same of places that were held.
 func TestApprovedPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
 	n := setupNetSuite(t)
