@@ -146,9 +146,10 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 	return counts, nil
 }
 
-// unstatedRows notes the links at a customer that are rows of their own and are not on its page.
+// unstatedRows notes the links at a customer that are rows of their own and are not on its page. With a customer that could not be
+// read come none of them.
 func (w *pageWriter) unstatedRows(ctx context.Context, id string) error {
-	if !slices.Contains(w.plan.Named.Customers, id) {
+	if !slices.ContainsFunc(w.incoming.Customers, func(c connector.Customer) bool { return c.ID == id }) {
 		return nil
 	}
 	stated := make([]int64, 0, len(w.plan.Named.Links))

@@ -417,6 +417,26 @@ func TestPlaceOfAnUnreadableContactStays(t *testing.T) {
 	}
 }
 
+// TestRefreshOfAnUnreadableCustomerLetsNobodyGo: with a customer whose record cannot be read no places come, and none of them went.
+func TestRefreshOfAnUnreadableCustomerLetsNobodyGo(t *testing.T) {
+	n := setupNetSuite(t)
+	kelp, err := n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp"})
+	n.must(err)
+	ann, err := n.account.JoinContact(sim.Contact{FirstName: "Ann"})
+	n.must(err)
+	n.must(n.account.Attach(kelp, ann, n.role))
+	n.work()
+	n.must(n.account.Spoil("customer", kelp, "isinactive", `"perhaps"`))
+	if r := n.refresh(kelp); n.places(kelp) != "1" || r.Gone != 0 || r.Refused != 1 {
+		t.Errorf("%s places, %+v", n.places(kelp), r)
+	}
+	n.must(n.account.Heal("customer", kelp))
+	n.must(n.account.Detach(kelp, ann))
+	if r := n.refresh(kelp); n.places(kelp) != "0" || r.Gone != 1 {
+		t.Errorf("%s places, %+v", n.places(kelp), r)
+	}
+}
+
 // TestApprovedPlaceGoesOnlyIfItsContactAgrees is the same of places that were held.
 func TestApprovedPlaceGoesOnlyIfItsContactAgrees(t *testing.T) {
 	n := setupNetSuite(t)
