@@ -60,7 +60,7 @@ func (l *listing) fill(page *connector.Page, c *cursor, n int) {
 	if n > 0 {
 		c.of(l.t).At = l.keys[n-1]
 	}
-	l.rows, l.keys = l.rows[n:], l.keys[n:]
+	l.rows, l.keys = slices.Clone(l.rows[n:]), slices.Clone(l.keys[n:]) // what is on the page is not kept in memory
 	c.of(l.t).All = l.fetched.All && len(l.rows) == 0
 }
 
