@@ -339,6 +339,40 @@ func TestPlacesGoOnWithoutWhatIsTooMuch(t *testing.T) {
 	}
 }
 
+// TestSlowPagesAreSaved: a page whose requests take long goes without the places of its contacts, which come on the next; and a
+// listing that takes a minute to fail goes on without the statement within the statement.
+func TestSlowPagesAreSaved(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 2)
+	f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+	f.Pass(72 * time.Hour)
+	before := f.mustPull(connector.Pull{})
+	f.Pass(2 * time.Hour)
+	slow := time.Duration(0)
+	f.sim.Before(func(r erpsim.Request) {
+		if r.Op == sim.Query {
+			f.Pass(slow)
+		}
+	})
+	quick := f.mustPull(connector.Pull{}).pages
+	slow = 11 * time.Second
+	got := f.mustPull(connector.Pull{})
+	if late := got.pages - quick; late != 1 || len(got.links) != 1 {
+		t.Errorf("%d pages more, %d places", late, len(got.links))
+	}
+	slow = time.Minute
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "first_primary FROM"}, sim.Fault{Kind: sim.HTML503})
+	got, err := f.pull(connector.Pull{Since: before.end.Cursor}, nil)
+	if connector.KindOf(err) != connector.Transient {
+		t.Fatalf("the pull answers %v", err)
+	}
+	f.sim.Log().Reset()
+	got = f.mustPull(connector.Pull{Resume: got.last})
+	if asked := strings.Join(f.statements(), " "); len(got.links) != 1 || strings.Contains(asked, "first_primary") {
+		t.Errorf("%d places, asked %s", len(got.links), asked)
+	}
+}
+
 // TestOthersFailuresLeaveTheColumn: what fails twice that is no listing of places takes nothing from it.
 func TestOthersFailuresLeaveTheColumn(t *testing.T) {
 	t.Parallel()

@@ -172,8 +172,8 @@ func (d *Deleted) id() string  { return d.RecordID }
 type rows struct {
 	all []record
 
-	mu sync.Mutex
-	by map[string]map[value][]record // indexes
+	mu sync.Mutex                    // of by: statements that only read build it
+	by map[string]map[value][]record // indexes, by name
 }
 
 // index is what build makes, made once and again after each change.

@@ -86,15 +86,15 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 	if p.failed != nil {
 		return p.failed
 	}
-	began, before, hurried := time.Now(), *c, false
+	began, before, hurried := s.clock.Now(), *c, false
 	for next := p.next(s.pageSize); next != nil && !hurried; next = p.next(s.pageSize) {
-		asked := time.Now()
+		asked := s.clock.Now()
 		p.failed = next.fetch(ctx, s, c)
 		if ctx.Err() != nil || aboutStatement(p.failed) && !c.Again {
 			return cmp.Or(p.failed, ctx.Err())
 		}
 		if first := relationTable.of(firstPrimary); next == &p.places && !c.Lacks.has(first) &&
-			(aboutStatement(p.failed) || p.failed != nil && time.Since(asked) >= RequestTimeout/2) {
+			(aboutStatement(p.failed) || p.failed != nil && s.clock.Now().Sub(asked) >= RequestTimeout/2) {
 			// One row with a statement within the statement was no trouble to NetSuite, and perhaps a thousand are.
 			c.Lacks = c.Lacks.with(first)
 			if aboutStatement(p.failed) {
@@ -102,7 +102,7 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 			}
 		}
 		// What was fetched before a failure is saved, so that a connection with room for one request at a time gets on.
-		hurried = p.failed != nil || time.Since(began) >= Patience
+		hurried = p.failed != nil || s.clock.Now().Sub(began) >= Patience
 	}
 	last := int64(math.MaxInt64)
 	if !p.places.fetched.All && !hurried {
