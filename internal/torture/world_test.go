@@ -371,15 +371,10 @@ func (w *world) alive(scheduler bool) []process {
 // must change nothing.
 func (w *world) settle() {
 	w.calm()
-	for len(w.alive(true)) == 0 {
-		w.start(true)
-	}
-	for len(w.alive(false)) == 0 {
-		w.start(false)
-	}
 	const patience = 4 * time.Minute // of a machine with more to do than this
 	// What operators asked for is done first: an approval may let go after the last reading.
 	if !w.until(patience, func() bool {
+		w.supervise()
 		for _, s := range w.sides {
 			w.mend(s)
 		}
@@ -399,6 +394,7 @@ func (w *world) settle() {
 			w.check(err)
 			var state postgres.RunState
 			if !w.until(patience, func() bool {
+				w.supervise()
 				w.mend(s)
 				w.impatient()
 				got, err := w.ops.Run(w.ctx, run)
@@ -425,8 +421,20 @@ func (w *world) settle() {
 			}
 		}
 	}
-	if !w.until(patience, w.idle) {
+	if !w.until(patience, func() bool {
+		w.supervise()
+		return w.idle()
+	}) {
 		w.t.Fatal("it does not settle: runs are left")
+	}
+}
+
+// supervise starts what is not there. A trap that was sprung just before all faults ended may end its process a little later.
+func (w *world) supervise() {
+	for _, scheduler := range []bool{true, false} {
+		if len(w.alive(scheduler)) == 0 {
+			w.start(scheduler)
+		}
 	}
 }
 
