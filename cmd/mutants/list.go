@@ -141,6 +141,10 @@ var mutants = []mutant{
 	{"a rejection is not remembered", "7", one(finish,
 		"h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')", "h.connection_id = r.connection_id AND h.state = 'approved'"),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
+	{"a decision does not wait for a run that is deciding", "7", []edit{
+		{"internal/postgres/holds.go", "status IN ('running', 'waiting') ORDER BY id FOR", "false ORDER BY id FOR"},
+		{"internal/postgres/holds.go", "status IN ('queued', 'running', 'waiting') ORDER BY id FOR", "false ORDER BY id FOR"},
+	}, inRules, "TestRejectionWaitsForARunThatDecides"},
 	{"a rejection answers what is asked anew", "7", one(finish, "h.state = 'rejected' AND (i.kind, i.entity_id) IN (", "false AND (i.kind, i.entity_id) IN ("),
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"new evidence about what a rejection keeps lets it go", "7", one(finish, "if g.Again > 0 {", "if false {"),

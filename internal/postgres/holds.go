@@ -62,12 +62,18 @@ func (s *Store) Hold(ctx context.Context, id int64) (Hold, error) {
 	return h, nil
 }
 
-// lockHold locks connection and hold, in this order like every other decision on runs, so that of two operators one sees what the
-// other did.
+// lockHold locks the connection's runs, the connection and the hold, in the order in which a run that decides what goes locks them. So
+// such a run, which weighs in one statement and lets go in others, sees a decision as a whole or not at all; and of two operators one sees
+// what the other did. Queued runs come after the connection, as when one is asked for; among them may be one that was claimed meanwhile.
 func lockHold(ctx context.Context, tx *sqlx.Tx, h Hold) (Hold, error) {
-	_, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, h.Tenant, h.Connection)
-	if err != nil {
-		return Hold{}, err
+	for _, lock := range []string{
+		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('running', 'waiting') ORDER BY id FOR NO KEY UPDATE`,
+		`SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`,
+		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting') ORDER BY id FOR NO KEY UPDATE`,
+	} {
+		if _, err := tx.ExecContext(ctx, lock, h.Tenant, h.Connection); err != nil {
+			return Hold{}, err
+		}
 	}
 	if _, err := tx.ExecContext(ctx, `SELECT FROM holds WHERE tenant_id = $1 AND id = $2 FOR UPDATE`, h.Tenant, h.ID); err != nil {
 		return Hold{}, err
