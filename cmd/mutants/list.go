@@ -23,6 +23,7 @@ const (
 	views   = "internal/postgres/migrations/00003_views.sql"
 	work    = "internal/syncing/syncing.go"
 	plan    = "internal/reconcile/reconcile.go"
+	reading = "internal/reconcile/reading.go"
 	tokens  = "internal/credentials/tokens.go"
 	pull    = "connectors/quickbooks/internal/online/pull.go"
 	row     = "connectors/quickbooks/internal/online/row.go"
@@ -53,6 +54,10 @@ var mutants = []mutant{
 		"if err == nil && page.End != nil {\n\t\t_, err = w.tx.ExecContext(ctx, `UPDATE connections SET cursor = $3 WHERE tenant_id = $1 AND id = $2`, "+
 			"w.step.Tenant, w.step.Connection, string(end.Cursor))\n\t}\n\tif err != nil {\n\t\treturn fmt.Errorf(\"move checkpoint: %w\", err)\n\t}"),
 		inRules, "TestCursorMovesWithTheOutcome"},
+	{"a record that was taken for new and is not fails its page", "4", one(pages, "&& step.surprised()", "&& step.surprised() && false"),
+		inStore, "TestFirstLoadTakesRecordsForNew"},
+	{"what the step's own pages named is forgotten", "8", one("internal/postgres/progress.go", "s.progress.named.add(kind, of)", "_, _ = kind, of"),
+		inStore, "TestFirstLoadTakesRecordsForNew"},
 	{"a step goes on behind pages that a crash took", "4", one(pages, "p.checkpoint != w.checkpoint || p.pulled != w.pulled", "false"),
 		inRules, "TestPagesThatACrashTookAreReadAgain"},
 	{"the fencing number is not compared", "5",
@@ -100,8 +105,8 @@ var mutants = []mutant{
 	{"a record counts on each page that names it", "8",
 		one(plan, "if p.held.Counted[key] {", "if false {"), inRules, "TestRecordCountsOnceARun"},
 	{"one bad id fails the run", "8",
-		one(plan, "return !ProperID(c.ID) && refuse(connector.Customers)", "return false"), inRules, "TestOneBadIdNeverFailsARun"},
-	{"NUL is not cut out", "8", one(plan, `strings.ContainsRune(s, 0)`, `strings.ContainsRune(s, 1)`), inRules, "TestNULAloneIsCutOut"},
+		one(reading, "if !ProperID(c.ID) {", "if false {"), inRules, "TestOneBadIdNeverFailsARun"},
+	{"NUL is not cut out", "8", one(reading, `strings.ContainsRune(s, 0)`, `strings.ContainsRune(s, 1)`), inRules, "TestNULAloneIsCutOut"},
 	{"every point is written again", "9", one(plan, "if known && before == p {", "if false && known {"), inRules, "TestUnchangedResyncWritesNothing"},
 	{"a renewed token is used before it is saved", "10",
 		one(tokens, "case got != nil:\n\t\t\terr = ", "case got != nil:\n\t\t\treturn *got, nil\n\t\tcase got != nil && false:\n\t\t\terr = "),

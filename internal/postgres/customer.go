@@ -101,10 +101,9 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 		if err := w.goOn(ctx); err != nil {
 			return err
 		}
-		if err := w.read(ctx, page); err != nil {
-			return fmt.Errorf("read what is held: %w", err)
+		if err := w.decide(ctx, page); err != nil {
+			return err
 		}
-		w.incoming, w.plan = page, reconcile.Page(w.held, page)
 		if err := w.unstatedRows(ctx, id); err != nil {
 			return fmt.Errorf("find links that went: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // TestPageReadsWhatItNames: a page costs what it names and not what is held, also on a first load, when the planner knows no
@@ -71,6 +72,58 @@ func TestPageReadsWhatItNames(t *testing.T) {
 		if n := rowsRead(t, dsn) - before; n < 8000 || n > 12000 {
 			t.Errorf("%s statistics: changing 1000 of 10000 customers read %d rows", statistics, n)
 		}
+	}
+}
+
+// TestFirstLoadTakesRecordsForNew: what nearly always is new is not looked for; a record that is there all the same, as of a page that is
+// read again, is met once, counted once and changed where it changed.
+func TestFirstLoadTakesRecordsForNew(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL`)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := store.Claim(t.Context(), 1, 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.ERPLabel = "One"
+	save := func(page connector.Page) reconcile.Counts {
+		counts, err := store.SavePage(t.Context(), claim.Step, page, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return counts
+	}
+	for n := range 2 {
+		if counts := save(benchPage(n)); counts != (reconcile.Counts{Created: 1000}) {
+			t.Errorf("page %d: %+v", n, counts)
+		}
+	}
+	half := benchPage(2)
+	known := benchPage(0)
+	known.Customers[3].Name = "Kelp & Daughters"
+	half.Customers = append(half.Customers[:500], known.Customers[:500]...)
+	half.Contacts = append(half.Contacts[:500], known.Contacts[:500]...)
+	half.Links = append(half.Links[:500], known.Links[:500]...)
+	if counts := save(half); counts != (reconcile.Counts{Created: 500}) { // the others were counted before
+		t.Errorf("new and known records: %+v", counts)
+	}
+	if counts := save(benchPage(3)); counts != (reconcile.Counts{Created: 1000}) {
+		t.Errorf("after them: %+v", counts)
+	}
+	got := pgtest.Value(t, dsn, `SELECT (SELECT count(*) FROM contactsync.customers) || ' customers, ' || (SELECT count(*) FROM contactsync.contacts)
+		|| ' contacts, ' || (SELECT count(*) FROM contactsync.customer_contacts) || ' links, ' || (SELECT pages FROM contactsync.runs) || ' pages, number 3 is '
+		|| (SELECT name FROM contactsync.customers WHERE erp_id = '3')`)
+	if want := "3500 customers, 3500 contacts, 3500 links, 4 pages, number 3 is Kelp & Daughters"; got != want {
+		t.Errorf("held are %s, want %s", got, want)
+	}
+	store.Close()
+	rowsRead(t, dsn) // once the store's counters are there
+	if n := pgtest.Value(t, dsn, `SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'customers_tenant_id_connection_id_erp_id_key'`); n != "2000" {
+		t.Errorf("%s customers were looked for, want those of the last two pages", n)
 	}
 }
 

@@ -16,6 +16,10 @@ type progress struct {
 	pulled     bool
 	named      namedIDs
 	issues     withIssues
+
+	// allNew takes customers and contacts for new without looking them up, as on a first load they nearly always are. One that is not,
+	// as of a page that is read again, is refused by its table's unique constraint, and the page is saved anew (surprised).
+	allNew bool
 }
 
 // saved notes a page whose transaction was committed.
@@ -27,6 +31,26 @@ func (s Step) saved(page connector.Page) {
 		s.progress.checkpoint = string(page.Next)
 	}
 	s.progress.pulled = s.progress.pulled || page.End != nil
+}
+
+// savedNamed notes what a page named whose transaction was committed, so that it need not be read back.
+func (s Step) savedNamed(page int, ids map[connector.Kind][]int64) {
+	if s.progress == nil || s.progress.named.pages != page-1 {
+		return
+	}
+	for kind, of := range ids {
+		s.progress.named.add(kind, of)
+	}
+	s.progress.named.pages = page
+}
+
+// surprised says whether a page met a record that was taken for new, and has the step look from now on.
+func (s Step) surprised() bool {
+	if s.progress == nil || !s.progress.allNew {
+		return false
+	}
+	s.progress.allNew = false
+	return true
 }
 
 // namedIDs are the records that a run's pages named so far, as a step read it from run_pages. They are looked at once each: to ask

@@ -461,6 +461,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	if r.KeyID != "" && !r.LoginRefused {
 		c.Login = &credentials.Stored{KeyID: r.KeyID, Box: r.Box, Version: r.Version}
 	}
+	c.progress.allNew = c.Purpose == Sync && !c.Preview && r.Cursor == "" // no run was ever carried out
 	c.seen = seen{schedule: r.Schedule, autoSync: r.AutoSync, state: r.State, began: r.Began}
 	switch {
 	case r.AfterFailure.Bool:

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/contact"
@@ -25,33 +23,45 @@ const (
 )
 
 // Page plans one page. Neither argument is changed.
-func Page(held Held, page connector.Page) Plan {
-	records := max(len(page.Customers), len(page.Contacts), len(page.Links))
-	p := planner{held: held, outcomes: make(map[connector.Key]outcome, records), issues: map[issueKey]int{}}
-	page = p.withoutErased(p.identified(page))
-	p.makeRoom(page)
-	for _, c := range page.Customers {
+func Page(held Held, page connector.Page) Plan { return Read(page).Plan(held) }
+
+// Plan plans the page against what is held.
+func (r Reading) Plan(held Held) Plan {
+	rows := 0 // links that are records of their own
+	for _, l := range r.page.Links {
+		if l.StatedBy == (connector.Key{}) {
+			rows++
+		}
+	}
+	records := max(len(r.customers), len(r.contacts)) + rows
+	p := planner{held: held, outcomes: make(map[connector.Key]outcome, records), issues: map[issueKey]int{}, lost: r.lost}
+	p.plan.Read = make([]connector.Key, 0, records)
+	p.issue(r.issues...)
+	r = p.withoutErased(r)
+	p.makeRoom(r)
+	for _, c := range r.customers {
 		p.customer(c)
 	}
-	for _, c := range page.Contacts {
+	for _, c := range r.contacts {
 		p.contact(c)
 	}
-	p.links(page)
-	for _, k := range page.Deleted {
+	p.links(r)
+	for _, k := range r.page.Deleted {
 		p.deleted(k)
 	}
-	for _, b := range page.Bad {
+	for _, b := range r.page.Bad {
 		p.bad(b)
 	}
 	return p.finish()
 }
 
 // makeRoom makes it for what is new: on a first load that is everything.
-func (p *planner) makeRoom(page connector.Page) {
-	p.plan.Named.Customers = make([]string, 0, len(page.Customers))
-	p.plan.Customers = make([]CustomerChange, 0, max(0, len(page.Customers)-len(p.held.Customers)))
-	p.plan.Contacts = make([]ContactChange, 0, max(0, len(page.Contacts)-len(p.held.Contacts)))
-	p.plan.Links = make([]LinkChange, 0, max(0, len(page.Links)-len(p.held.Links)))
+func (p *planner) makeRoom(r Reading) {
+	p.plan.Named.Customers = make([]string, 0, len(r.customers))
+	p.plan.Named.Links = make([]Pair, 0, len(r.page.Links))
+	p.plan.Customers = make([]CustomerChange, 0, max(0, len(r.customers)-len(p.held.Customers)))
+	p.plan.Contacts = make([]ContactChange, 0, max(0, len(r.contacts)-len(p.held.Contacts)))
+	p.plan.Links = make([]LinkChange, 0, max(0, len(r.page.Links)-len(p.held.Links)))
 }
 
 // outcome of a record, in order of precedence: a record with a new part and a changed part is created.
@@ -64,11 +74,6 @@ const (
 	ignored
 	refused
 )
-
-type issueKey struct {
-	key           connector.Key
-	field, reason string
-}
 
 // statement is who states a link.
 type statement struct {
@@ -84,117 +89,67 @@ type planner struct {
 	issues   map[issueKey]int
 }
 
-func (p *planner) is(k connector.Key, o outcome) { p.outcomes[k] = max(p.outcomes[k], o) }
-
-func (p *planner) issue(k connector.Key, field, reason string) {
-	p.issues[issueKey{k, field, reason}]++
+func (p *planner) is(k connector.Key, o outcome) {
+	before, met := p.outcomes[k]
+	if !met {
+		p.plan.Read = append(p.plan.Read, k)
+	}
+	if o > before {
+		p.outcomes[k] = o
+	}
 }
 
-// identified leaves out what has no id that can be stored: nothing of it could be found again, so it is refused.
-func (p *planner) identified(page connector.Page) connector.Page {
-	refuse := func(kind connector.Kind) bool {
-		p.issue(connector.Key{Kind: kind}, "id", ReasonBadID)
-		p.lost++
-		return true
+func (p *planner) issue(met ...issueKey) {
+	for _, k := range met {
+		p.issues[k]++
 	}
-	page.Customers = without(page.Customers, func(c connector.Customer) bool {
-		return !ProperID(c.ID) && refuse(connector.Customers)
-	})
-	page.Contacts = without(page.Contacts, func(c connector.Contact) bool {
-		owner, own := contact.OwnerOf(c.ID)
-		if own && !ProperID(owner) {
-			return true // its customer is refused
-		}
-		return !ProperID(c.ID) && refuse(connector.Contacts)
-	})
-	page.Links = without(page.Links, func(l connector.Link) bool {
-		if ProperID(l.Customer) && ProperID(l.Contact) {
-			return false
-		}
-		return l.StatedBy != (connector.Key{}) || refuse(connector.Links)
-	})
-	page.Deleted = without(page.Deleted, func(k connector.Key) bool { return !ProperID(k.ID) })
-	page.Bad = slices.Clone(page.Bad)
-	for i, b := range page.Bad {
-		if !ProperID(b.Key.ID) {
-			page.Bad[i].Key.ID = ""
-		}
-	}
-	return page
-}
-
-// without is the list without what is dropped: the same list if that is nothing, which is nearly always so and saves a copy.
-func without[T any](list []T, drop func(T) bool) []T {
-	first := slices.IndexFunc(list, drop)
-	if first < 0 {
-		return list
-	}
-	kept := slices.Clone(list[:first])
-	for _, one := range list[first+1:] {
-		if !drop(one) {
-			kept = append(kept, one)
-		}
-	}
-	return kept
 }
 
 // withoutErased passes over the records of people who were erased: nothing of them is stored again, and no issue names them. A
 // customer stays, and its own contact has neither name nor address.
-func (p *planner) withoutErased(page connector.Page) connector.Page {
+func (p *planner) withoutErased(r Reading) Reading {
 	if len(p.held.Erased) == 0 {
-		return page
+		return r
 	}
 	erased := func(kind connector.Kind, id string) bool { return p.held.Erased[connector.Key{Kind: kind, ID: id}] }
 	pass := func(k connector.Key) bool {
 		p.is(k, ignored)
 		return true
 	}
-	page.Contacts = slices.DeleteFunc(slices.Clone(page.Contacts), func(c connector.Contact) bool {
+	r.contacts = slices.DeleteFunc(slices.Clone(r.contacts), func(c saidOfContact) bool {
 		return erased(connector.Contacts, c.ID) && pass(connector.Key{Kind: connector.Contacts, ID: c.ID})
 	})
-	for i, c := range page.Contacts {
+	for i, c := range r.contacts {
 		if owner, own := contact.OwnerOf(c.ID); own && erased(connector.Customers, owner) {
-			page.Contacts[i] = connector.Contact{ID: c.ID, Active: c.Active, ModifiedAt: c.ModifiedAt}
+			r.contacts[i] = saidOfContact{Contact: connector.Contact{ID: c.ID, Active: c.Active, ModifiedAt: c.ModifiedAt}}
 		}
 	}
-	page.Links = slices.DeleteFunc(slices.Clone(page.Links), func(l connector.Link) bool {
+	r.page.Links = slices.DeleteFunc(slices.Clone(r.page.Links), func(l connector.Link) bool {
 		return erased(connector.Contacts, l.Contact) &&
 			(l.StatedBy != (connector.Key{}) || pass(connector.Key{Kind: connector.Links, ID: connector.LinkID(l.Customer, l.Contact)}))
 	})
-	page.Bad = slices.DeleteFunc(page.Bad, func(b connector.Bad) bool {
+	r.page.Bad = slices.DeleteFunc(slices.Clone(r.page.Bad), func(b connector.Bad) bool {
 		_, person, _ := strings.Cut(b.Key.ID, "/")
 		return (b.Key.Kind == connector.Contacts && erased(connector.Contacts, b.Key.ID) ||
 			b.Key.Kind == connector.Links && erased(connector.Contacts, person)) && pass(b.Key)
 	})
-	return page
+	return r
 }
 
-// ProperID says whether an ERP's id can be stored: it is short and printable. What has no such id is refused.
-func ProperID(id string) bool {
-	return id != "" && len(id) <= 200 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl)
-}
-
-// clean trims a text and cuts out the only two things Postgres cannot store: NUL and invalid UTF-8 (which is how a lone
-// surrogate arrives).
+// clean is cleaned, and notes what was cut.
 func (p *planner) clean(k connector.Key, field, s string) string {
-	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-		p.issue(k, field, ReasonTextCut)
-		s = strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+	text, cut := cleaned(s)
+	if cut {
+		p.issue(issueKey{k, field, ReasonTextCut})
 	}
-	return strings.TrimSpace(s)
+	return text
 }
 
-func (p *planner) customer(c connector.Customer) {
+func (p *planner) customer(c saidOfCustomer) {
 	key := connector.Key{Kind: connector.Customers, ID: c.ID}
 	p.plan.Named.Customers = append(p.plan.Named.Customers, c.ID)
-	facts := CustomerFacts{
-		Number: p.clean(key, "number", c.Number), Name: p.clean(key, "name", c.Name),
-		ParentID: p.clean(key, "parent", c.ParentID), BillWithParent: c.BillWithParent, Kind: c.Kind,
-	}
-	if facts.Name == "" {
-		p.issue(key, "name", ReasonEmptyName)
-	}
-	change := CustomerChange{ERPID: c.ID, Facts: facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
+	p.issue(c.issues...)
+	change := CustomerChange{ERPID: c.ID, Facts: c.facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
 	held, known := p.held.Customers[c.ID]
 	if !known {
 		p.is(key, created)
@@ -202,7 +157,7 @@ func (p *planner) customer(c connector.Customer) {
 		return
 	}
 	change.ID = held.ID
-	changes := customerChanges(held.Facts, facts)
+	changes := customerChanges(held.Facts, c.facts)
 	if goes := held.Active && !c.Active; goes {
 		p.plan.Going.Customers = append(p.plan.Going.Customers, held.ID)
 		change.Active, change.Reason = true, ""
@@ -226,27 +181,23 @@ func recordOf(contactID string) connector.Key {
 	return connector.Key{Kind: connector.Contacts, ID: contactID}
 }
 
-func (p *planner) contact(c connector.Contact) {
+func (p *planner) contact(c saidOfContact) {
 	key := recordOf(c.ID)
 	own := key.Kind == connector.Customers
 	if !own {
 		p.plan.Named.Contacts = append(p.plan.Named.Contacts, c.ID)
 	}
-	facts := ContactFacts{
-		Name: p.clean(key, "contact name", c.Name), GivenName: p.clean(key, "given name", c.GivenName),
-		FamilyName: p.clean(key, "family name", c.FamilyName), JobTitle: p.clean(key, "job title", c.JobTitle),
-	}
-	points := p.points(key, c.Channels)
-	change := ContactChange{ERPID: c.ID, Facts: facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
+	p.issue(c.issues...)
+	change := ContactChange{ERPID: c.ID, Facts: c.facts, Active: c.Active, Reason: statedReason(c.Active), ModifiedAt: c.ModifiedAt}
 	held, known := p.held.Contacts[c.ID]
 	if !known {
 		p.is(key, created)
-		change.Put = points
+		change.Put = c.points
 		p.plan.Contacts = append(p.plan.Contacts, change)
 		return
 	}
 	change.ID = held.ID
-	changes := contactChanges(held.Facts, facts)
+	changes := contactChanges(held.Facts, c.facts)
 	switch goes := held.Active && !c.Active; {
 	case goes && own:
 		// It goes with its customer.
@@ -258,7 +209,7 @@ func (p *planner) contact(c connector.Contact) {
 		changes = append(changes, activeChanges(held.Active, held.Reason, c.Active)...)
 	}
 	var pointed []Change
-	change.Put, change.Drop, pointed = comparePoints(held.Points, points)
+	change.Put, change.Drop, pointed = comparePoints(held.Points, c.points)
 	changes = append(changes, pointed...)
 	change.Changes = changes
 	if len(changes) == 0 && len(change.Put) == 0 && len(change.Drop) == 0 {
@@ -269,43 +220,18 @@ func (p *planner) contact(c connector.Contact) {
 	p.plan.Contacts = append(p.plan.Contacts, change)
 }
 
-// points reads a contact's channels. A field met twice goes on counting its places, so that no value is lost.
-func (p *planner) points(key connector.Key, channels []connector.Channel) []contact.Point {
-	points := make([]contact.Point, 0, len(channels))
-	for _, ch := range channels {
-		value := p.clean(key, ch.Field, ch.Value)
-		place := 0
-		for _, before := range slices.Backward(points) {
-			if before.Field == ch.Field {
-				place = before.Place
-				break
-			}
-		}
-		for _, point := range contact.Points(ch.Kind, ch.Field, value, ch.Main) {
-			place++
-			point.Place = place
-			if !point.Usable {
-				p.issue(key, ch.Field, ReasonNoAddress)
-			}
-			points = append(points, point)
-		}
-	}
-	contact.MarkPrimary(points)
-	return points
-}
-
-func (p *planner) links(page connector.Page) {
-	customers, contacts := make(map[string]bool, len(page.Customers)), make(map[string]bool, len(page.Contacts))
-	for _, c := range page.Customers {
+func (p *planner) links(r Reading) {
+	customers, contacts := make(map[string]bool, len(r.customers)), make(map[string]bool, len(r.contacts))
+	for _, c := range r.customers {
 		customers[c.ID] = true
 	}
-	for _, c := range page.Contacts {
+	for _, c := range r.contacts {
 		contacts[c.ID] = true
 	}
-	stated := make(map[statement]bool, len(page.Links))
-	merged := make(map[Pair]*LinkChange, len(page.Links))
-	order := make([]Pair, 0, len(page.Links))
-	for _, l := range page.Links {
+	stated := make(map[statement]bool, len(r.page.Links))
+	merged := make(map[Pair]*LinkChange, len(r.page.Links))
+	order := make([]Pair, 0, len(r.page.Links))
+	for _, l := range r.page.Links {
 		pair := Pair{l.Customer, l.Contact}
 		by := Stater(l.StatedBy)
 		record := l.StatedBy
@@ -336,7 +262,7 @@ func (p *planner) links(page connector.Page) {
 		p.endLink(merged[pair])
 	}
 	p.plan.Stated = order
-	p.unstated(page, stated)
+	p.unstated(r, stated)
 }
 
 // startLink begins with what we hold of a link.
@@ -357,7 +283,7 @@ func (p *planner) state(change *LinkChange, l connector.Link, by string, record 
 		p.role(connector.ERPRole{Key: role, Name: p.clean(record, "role", stated.Name)})
 	}
 	if len(l.Roles) > 1 {
-		p.issue(record, "role", ReasonTwoRoles)
+		p.issue(issueKey{record, "role", ReasonTwoRoles})
 	}
 	if by == StatedByLink {
 		change.LinkRoleKey = role
@@ -457,15 +383,15 @@ func updatedUnlessNew(record, part outcome) outcome {
 }
 
 // unstated finds the links that the page's records stated before and do not now.
-func (p *planner) unstated(page connector.Page, stated map[statement]bool) {
+func (p *planner) unstated(r Reading, stated map[statement]bool) {
 	if len(p.held.Links) == 0 {
 		return
 	}
-	read := make(map[string]bool, len(page.Customers)+len(page.Contacts))
-	for _, c := range page.Customers {
+	read := make(map[string]bool, len(r.customers)+len(r.contacts))
+	for _, c := range r.customers {
 		read[Stater(connector.Key{Kind: connector.Customers, ID: c.ID})] = true
 	}
-	for _, c := range page.Contacts {
+	for _, c := range r.contacts {
 		if _, own := contact.OwnerOf(c.ID); !own {
 			read[Stater(connector.Key{Kind: connector.Contacts, ID: c.ID})] = true
 		}
@@ -501,7 +427,7 @@ func (p *planner) bad(b connector.Bad) {
 	if o, onPage := p.outcomes[b.Key]; onPage && o == ignored {
 		return // what is wrong with a record that is not ours is nobody's issue
 	}
-	p.issue(b.Key, cmp.Or(b.Field, "record"), cmp.Or(b.Reason, reasonUnknownField))
+	p.issue(issueKey{b.Key, cmp.Or(b.Field, "record"), cmp.Or(b.Reason, reasonUnknownField)})
 	if b.Key.ID == "" {
 		p.lost++
 		return
@@ -541,16 +467,14 @@ func (p *planner) finish() Plan {
 		return cmp.Or(cmp.Compare(a.Key.Kind, b.Key.Kind), cmp.Compare(a.Key.ID, b.Key.ID), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
 	})
 	c := &p.plan.Counts
-	p.plan.Read = make([]connector.Key, 0, len(p.outcomes))
-	for key, o := range p.outcomes {
-		p.plan.Read = append(p.plan.Read, key)
+	for _, key := range p.plan.Read {
 		if p.held.Counted[key] {
 			continue
 		}
 		if troubled[key] {
 			c.WithIssue++
 		}
-		switch o {
+		switch p.outcomes[key] {
 		case created:
 			c.Created++
 		case updated:
@@ -565,9 +489,6 @@ func (p *planner) finish() Plan {
 	}
 	c.Refused += p.lost
 	c.WithIssue += p.lost
-	slices.SortFunc(p.plan.Read, func(a, b connector.Key) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
-	})
 	return p.plan
 }
 
