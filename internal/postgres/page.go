@@ -46,7 +46,7 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	var w *pageWriter
 	save := func() error {
 		return s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-			w = &pageWriter{tx: tx, step: step, unhurried: true}
+			w = &pageWriter{tx: tx, step: step, unhurried: true, allNew: step.progress != nil && step.progress.allNew}
 			return w.savePage(ctx, page, calls)
 		})
 	}
@@ -88,6 +88,10 @@ type pageWriter struct {
 	// unhurried commits do not wait for the disk. Should Postgres crash just then, the page is lost with the checkpoint that says
 	// it was saved, and is read again (goOn sees to that); the run's end, which waits, makes all of its pages durable.
 	unhurried bool
+
+	// allNew takes customers and contacts of the page for new without looking them up. One that is not is refused by its table's unique
+	// constraint: whoever sets this saves the page anew then. What a look-up finds is never new.
+	allNew bool
 
 	page       int    // of this page
 	checkpoint string // before it
@@ -294,7 +298,8 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 			return err
 		}
 	}
-	if p := w.step.progress; p == nil || !p.allNew || len(page.Deleted)+len(bad) > 0 {
+	// Whatever the page names beside its own records, as one that cannot be read, is looked for with them.
+	if !w.allNew || len(customers.list) != len(page.Customers) || len(contacts.list) != len(page.Contacts) {
 		if err := w.readCustomers(ctx, customers.list); err != nil {
 			return err
 		}

@@ -17,8 +17,7 @@ type progress struct {
 	named      namedIDs
 	issues     withIssues
 
-	// allNew takes customers and contacts for new without looking them up, as on a first load they nearly always are. One that is not,
-	// as of a page that is read again, is refused by its table's unique constraint, and the page is saved anew (surprised).
+	// allNew: on a first load nearly all records are new, until one is not, as of a page that is read again (pageWriter.allNew).
 	allNew bool
 }
 
@@ -53,7 +52,7 @@ func (s Step) surprised() bool {
 	return true
 }
 
-// namedIDs are the records that a run's pages named so far, as a step read it from run_pages. They are looked at once each: to ask
+// namedIDs are the records that a run's pages named so far, as a step read it from run_pages, or saved it itself. They are looked at once each: to ask
 // Postgres which of a page's records the earlier pages named costs, with every page, as much more as there are pages. It takes
 // little memory, since our ids of one connection lie close together.
 type namedIDs struct {
