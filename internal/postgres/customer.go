@@ -167,10 +167,10 @@ func (w *pageWriter) unstatedRows(ctx context.Context, id string) error {
 }
 
 // FinishCustomer ends the refresh of a customer: what goes with it is applied or held. The connection is left as it is, since
-// nothing was learnt about the rest of it.
+// nothing was learnt about the rest of it. It has one view, as Finish.
 func (s *Store) FinishCustomer(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
 	var went Went
-	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
 		}

@@ -407,9 +407,12 @@ type Went struct {
 
 // Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
 // lookups: the ERP can be asked, so nothing missing goes that was not looked up, nor the place of who was not.
+//
+// It weighs what goes in one statement and lets it go in others, so all of them have one view (still). Else an approval that is taken back
+// or cancelled in between would make go what was left to it, and nobody would have been asked.
 func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
 	var went Went
-	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		if err := goOn(ctx, tx, step); err != nil {
 			return err
 		}

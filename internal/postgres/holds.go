@@ -62,18 +62,12 @@ func (s *Store) Hold(ctx context.Context, id int64) (Hold, error) {
 	return h, nil
 }
 
-// lockHold locks the connection's runs, the connection and the hold, in the order in which a run that decides what goes locks them. So
-// such a run, which weighs in one statement and lets go in others, sees a decision as a whole or not at all; and of two operators one sees
-// what the other did. Queued runs come after the connection, as when one is asked for; among them may be one that was claimed meanwhile.
+// lockHold locks connection and hold, in this order like every other decision on runs, so that of two operators one sees what the
+// other did.
 func lockHold(ctx context.Context, tx *sqlx.Tx, h Hold) (Hold, error) {
-	for _, lock := range []string{
-		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('running', 'waiting') ORDER BY id FOR NO KEY UPDATE`,
-		`SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`,
-		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = $2 AND status IN ('queued', 'running', 'waiting') ORDER BY id FOR NO KEY UPDATE`,
-	} {
-		if _, err := tx.ExecContext(ctx, lock, h.Tenant, h.Connection); err != nil {
-			return Hold{}, err
-		}
+	_, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, h.Tenant, h.Connection)
+	if err != nil {
+		return Hold{}, err
 	}
 	if _, err := tx.ExecContext(ctx, `SELECT FROM holds WHERE tenant_id = $1 AND id = $2 FOR UPDATE`, h.Tenant, h.ID); err != nil {
 		return Hold{}, err
@@ -291,10 +285,10 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 }
 
 // CarryOut ends an approval's run: what is still so goes, in one transaction with the outcome. If the hold was rejected meanwhile
-// nothing goes, and the run is cancelled.
+// nothing goes, and the run is cancelled. It has one view, as Finish.
 func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error) {
 	var went Went
-	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
+	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		if err := goOn(ctx, tx, step); err != nil {
 			return err
 		}

@@ -207,72 +207,77 @@ func TestApprovalAndSyncAtOnce(t *testing.T) {
 	}
 }
 
-// TestRejectionWaitsForARunThatDecides guards rule 7: a run that weighs what goes and lets it go sees a decision as a whole or not at
-// all. Left to an approval when it weighed, and let go after the approval was taken back, records would go that nobody was asked about.
-func TestRejectionWaitsForARunThatDecides(t *testing.T) {
-	w := setup(t, memory.QuickBooks)
-	all := w.customers(40)
-	w.mustSync(postgres.Full)
-	for _, id := range all[:20] {
-		w.erp.Inactivate(customer(id))
-	}
-	w.wantRun(postgres.Incremental, "half are inactive", 0, 20)
-	for range 20 { // ten changes of the ERP in memory share a second
-		w.erp.SetPageSize(3)
-	}
-	for _, id := range all[:20] {
-		w.erp.EditCustomer(id, func(c *connector.Customer, _ *connector.Contact) { c.Number = "7" }) // evidence that no rejection remembers
-	}
-	w.erp.Delete(customer(all[30]))
-	run := w.queue(postgres.Full)
-	hold := w.hold()
-	if _, err := w.store.ApproveHold(w.ctx, hold, approver); err != nil {
-		t.Fatal(err)
-	}
-	out, err := w.store.HandOutNew(w.ctx, 1)
-	if err != nil || len(out) != 1 || out[0].Run != run {
-		t.Fatal(out, err)
-	}
-	db, err := sql.Open("postgres", w.dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	// The run stops between the two: it has weighed what goes, and notes who has a recipient before it lets anything go.
-	between, err := db.BeginTx(w.ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = between.Rollback() }()
-	if _, err := between.ExecContext(w.ctx, `LOCK TABLE contactsync.left_bare IN EXCLUSIVE MODE`); err != nil {
-		t.Fatal(err)
-	}
-	waiting := func(n int) bool { // backends wait for a lock
-		return pgtest.Value(t, w.dsn, `SELECT count(*) >= `+fmt.Sprint(n)+` FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == "true"
-	}
-	var both sync.WaitGroup
-	both.Go(func() { w.worker.Work(w.ctx, run, out[0].Delivery) })
-	for !waiting(1) && w.ctx.Err() == nil { // it comes there in some milliseconds
-	}
-	rejected := make(chan error, 1)
-	both.Go(func() {
-		_, err := w.store.RejectHold(w.ctx, hold, bea)
-		rejected <- err
-	})
-	for len(rejected) == 0 && !waiting(2) && w.ctx.Err() == nil { // until it is done, or waits
-	}
-	if err := between.Commit(); err != nil {
-		t.Fatal(err)
-	}
-	both.Wait()
-	if err := <-rejected; err != nil {
-		t.Fatal(err)
-	}
-	if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 1 {
-		t.Errorf("the run %s and deactivated %d, %v; want only the one that was deleted", r.Status, r.Gone, err)
-	}
-	if got := w.active(all); len(got) != 39 {
-		t.Errorf("%d active, want 39", len(got))
+// TestRunSeesADecisionAsAWhole guards rule 7: a run weighs what goes and then lets it go. Left to an approval when it weighed, and let go
+// after the approval was taken back, records would go that nobody was asked about.
+func TestRunSeesADecisionAsAWhole(t *testing.T) {
+	for name, takeBack := range map[string]func(w *world, hold postgres.Hold, approval int64) error{
+		"Rejected": func(w *world, hold postgres.Hold, _ int64) error {
+			_, err := w.store.RejectHold(w.ctx, hold, bea)
+			return err
+		},
+		"Cancelled": func(w *world, _ postgres.Hold, approval int64) error {
+			_, err := w.store.CancelRun(w.ctx, approval)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := setup(t, memory.QuickBooks)
+			all := w.customers(40)
+			w.mustSync(postgres.Full)
+			for _, id := range all[:20] {
+				w.erp.Inactivate(customer(id))
+			}
+			w.wantRun(postgres.Incremental, "half are inactive", 0, 20)
+			for range 20 { // ten changes of the ERP in memory share a second
+				w.erp.SetPageSize(3)
+			}
+			for _, id := range all[:20] {
+				w.erp.EditCustomer(id, func(c *connector.Customer, _ *connector.Contact) { c.Number = "7" }) // evidence that no rejection remembers
+			}
+			w.erp.Delete(customer(all[30]))
+			run := w.queue(postgres.Full)
+			hold := w.hold()
+			approval, err := w.store.ApproveHold(w.ctx, hold, approver)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := w.store.HandOutNew(w.ctx, 1)
+			if err != nil || len(out) != 1 || out[0].Run != run {
+				t.Fatal(out, err)
+			}
+			db, err := sql.Open("postgres", w.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			// The run stops between the two: it has weighed what goes, and notes who has a recipient before it lets anything go.
+			between, err := db.BeginTx(w.ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = between.Rollback() }()
+			if _, err := between.ExecContext(w.ctx, `LOCK TABLE contactsync.left_bare IN EXCLUSIVE MODE`); err != nil {
+				t.Fatal(err)
+			}
+			var working sync.WaitGroup
+			working.Go(func() { w.worker.Work(w.ctx, run, out[0].Delivery) })
+			for w.ctx.Err() == nil && pgtest.Value(t, w.dsn, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`) == "0" { // it comes there in some milliseconds
+			}
+			if err := takeBack(w, hold, approval); err != nil {
+				t.Error(err)
+			}
+			if err := between.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			working.Wait()
+			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 1 {
+				t.Errorf("the run %s and deactivated %d, %v; want only the one that was deleted", r.Status, r.Gone, err)
+			}
+			if got := w.active(all); len(got) != 39 {
+				t.Errorf("%d active, want 39", len(got))
+			}
+		})
 	}
 }
 
