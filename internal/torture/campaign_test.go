@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -125,8 +126,10 @@ func torture(t *testing.T, seed uint64, sum *tally) {
 	sum.ran(kind)
 }
 
-// keepLog leaves the log of a failed run behind for whoever looks into it, and shows what Postgres says of its runs.
+// keepLog leaves behind for whoever looks into a failed run, at once and not at the campaign's end, what was wrong, what Postgres says of
+// its runs, and their log.
 func (w *world) keepLog(seed uint64) {
+	told := w.faults
 	rows, err := w.db.QueryContext(context.WithoutCancel(w.ctx), `
 		SELECT concat_ws(' ', 'run', id, 'of', connection_id, mode, trigger, status, 'claims', fencing, 'pages', pages, 'listed', listed,
 			'began', listing_began_at::time(3), 'ended', finished_at::time(3), 'read', read, 'created', created, 'updated', updated,
@@ -138,6 +141,7 @@ func (w *world) keepLog(seed uint64) {
 			var line string
 			if rows.Scan(&line) == nil {
 				w.t.Log(line)
+				told = append(told, line)
 			}
 		}
 		err = rows.Err()
@@ -151,7 +155,7 @@ func (w *world) keepLog(seed uint64) {
 		return
 	}
 	file := filepath.Join(dir, fmt.Sprintf("%d.log", seed))
-	if err := os.WriteFile(file, []byte(w.log.String()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Join(told, "\n")+"\n\n"+w.log.String()), 0o600); err != nil {
 		w.t.Log(err)
 		return
 	}

@@ -46,9 +46,17 @@ func (w *world) judge() {
 // wrong reports, but not hundreds of lines about one cause.
 func (w *world) wrong(format string, args ...any) {
 	w.t.Helper()
-	if w.faultsFound++; w.faultsFound < 25 {
-		w.t.Errorf(format, args...)
+	if len(w.faults) < 25 {
+		w.faults = append(w.faults, fmt.Sprintf(format, args...))
+		w.t.Error(w.faults[len(w.faults)-1])
 	}
+}
+
+// unsettled ends the run: it has not come to rest.
+func (w *world) unsettled(format string, args ...any) {
+	w.t.Helper()
+	w.wrong(format, args...)
+	w.t.FailNow()
 }
 
 // fingerprint is of all rows that an unchanged resync must not write again.

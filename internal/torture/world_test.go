@@ -52,7 +52,7 @@ type world struct {
 	emptied   int // how often Redis was
 	decided   int // holds
 
-	faultsFound int
+	faults []string // what was wrong
 }
 
 // pacing is how fast a run goes.
@@ -381,7 +381,7 @@ func (w *world) settle() {
 		w.impatient()
 		return w.idle()
 	}) {
-		w.t.Fatal("it does not settle: runs asked for before are left")
+		w.unsettled("it does not settle: runs asked for before are left")
 	}
 	calm := one[time.Time](w, `SELECT clock_timestamp()`)
 	for _, s := range w.sides {
@@ -401,7 +401,7 @@ func (w *world) settle() {
 				state = got
 				return err == nil && got.Over()
 			}) {
-				w.t.Fatalf("it does not settle: run %d of connection %d is %s after %v (%s)", run, s.connection.ID, state.Status, patience, text(state.Error))
+				w.unsettled("it does not settle: run %d of connection %d is %s after %v (%s)", run, s.connection.ID, state.Status, patience, text(state.Error))
 			}
 			// One that took over what a failed run had read is as old as that: the next one reads what changed since. And where many
 			// came back, the brake has another share to go by in the run after it.
@@ -413,11 +413,11 @@ func (w *world) settle() {
 				well++
 			}
 			if well == 5 {
-				w.t.Fatalf("connection %d does not come to rest: run %d still changes something", s.connection.ID, run)
+				w.unsettled("connection %d does not come to rest: run %d still changes something", s.connection.ID, run)
 			}
 			// What was lost on the way may have its price: a login that is dead, a renewal that is waited out.
 			if tries == 40 {
-				w.t.Fatalf("it does not settle: run %d of connection %d %s (%s)", run, s.connection.ID, state.Status, text(state.Error))
+				w.unsettled("it does not settle: run %d of connection %d %s (%s)", run, s.connection.ID, state.Status, text(state.Error))
 			}
 		}
 	}
@@ -425,7 +425,7 @@ func (w *world) settle() {
 		w.supervise()
 		return w.idle()
 	}) {
-		w.t.Fatal("it does not settle: runs are left")
+		w.unsettled("it does not settle: runs are left")
 	}
 }
 
