@@ -93,6 +93,8 @@ var mutants = []mutant{
 	{"inactive customers are taken for active", "6",
 		one(row, `active := flag("Active", r.Active, true)`, `active := flag("Active", r.Active, true) || true`),
 		"./connectors/quickbooks", "TestConformance"},
+	{"nobody is told of contacts made at a customer while it vanishes", "7", one("internal/postgres/quiet.go",
+		"AND NOT EXISTS (`+vanished(`r.connection_id`)+`)", ""), inRules, "TestVanishedCustomersTellWhoIsAtThem"},
 	{"the brake never holds", "7",
 		one(finish, "return n > 0 && total > int64(limits.BrakeMin)", "return false && total > int64(limits.BrakeMin)"), inRules, "TestBrake"},
 	{"the brake forgets what went in the last 24 hours", "7", one(finish, "total := n + earlier", "total := n + 0*earlier"), inRules, "TestBrake"},

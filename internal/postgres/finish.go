@@ -208,12 +208,6 @@ customer AS (
 		-- The role goes with the link's own row, whether or not a record still states the place.
 		UNION ALL SELECT 'customer_contact', l.id, 'erp_role', coalesce(l.erp_role_key, ''), coalesce(` + roleBy + `, ''), 'detached'
 		FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id WHERE ` + roleBy + ` IS DISTINCT FROM l.erp_role_key) g
-), orphan AS (
-	INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
-	SELECT $1, g.connection_id, $2, $2, 'customer', g.erp_id, 'centime contacts', 'customer_vanished', count(*)
-	FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.origin = 'centime' AND l.active
-	WHERE g.missing GROUP BY g.connection_id, g.erp_id
-	ON CONFLICT (tenant_id, connection_id, record_kind, record_id, field, reason) WHERE closed_at IS NULL DO NOTHING
 )`
 
 // deactivate lets go what going, or approving, found, counts it, and notes the customers that it leaves without a recipient.
@@ -446,6 +440,9 @@ func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Setting
 	}
 	if err := finishIssues(ctx, tx, step); err != nil {
 		return fmt.Errorf("issues: %w", err)
+	}
+	if err := tellOfVanished(ctx, tx, step); err != nil {
+		return err
 	}
 	if err := closeEmptied(ctx, tx, step); err != nil {
 		return fmt.Errorf("close hold: %w", err)

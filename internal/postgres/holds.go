@@ -350,6 +350,9 @@ func carryOut(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	if err := deactivate(ctx, tx, step, approving); err != nil {
 		return err
 	}
+	if err := tellOfVanished(ctx, tx, step); err != nil {
+		return err
+	}
 	// What did not go is settled as well: it came back, or could not be read, and a later run finds it again if it is still to go.
 	_, err = tx.ExecContext(ctx, `
 		UPDATE hold_items i SET applied_by_run = CASE WHEN `+isGone+` THEN $2::bigint END,

@@ -71,6 +71,43 @@ func TestChoicesSurviveEverySync(t *testing.T) {
 	}
 }
 
+// TestVanishedCustomersTellWhoIsAtThem guards rule 7: contacts made in Centime at a customer that vanished are one issue for as long as they
+// are there. One may be made while the customer goes, when the run that lets it go cannot see it.
+func TestVanishedCustomersTellWhoIsAtThem(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(2)
+	w.mustSync(postgres.Full)
+	w.erp.Delete(customer(ids[0]))
+	w.mustSync(postgres.Full)
+	told := func() string {
+		issues := w.list(postgres.Issues, postgres.Filter{Column: "reason", Value: "customer_vanished"})
+		if len(issues) == 0 {
+			return "nobody"
+		}
+		return fmt.Sprint(len(issues), " of ", issues[0]["record_erp_id"], ": ", issues[0]["count"])
+	}
+	make := func(name, customer string) string {
+		return `WITH c AS (INSERT INTO contacts (tenant_id, connection_id, origin, name, active) VALUES (1, 1, 'centime', '` + name + `', true) RETURNING id)
+			INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active)
+			SELECT 1, 1, cu.id, c.id, 'centime', true FROM customers cu, c WHERE cu.erp_id = '` + customer + `';`
+	}
+	for _, step := range []struct{ what, sql, want string }{
+		{"nobody of ours was there", ``, "nobody"},
+		{"one was made at it", make("Ours", ids[0]), "1 of " + ids[0] + ": 1"},
+		{"and another", make("Second", ids[0]), "1 of " + ids[0] + ": 2"},
+		{"nothing happened", ``, "1 of " + ids[0] + ": 2"},
+		{"both were moved", `UPDATE customer_contacts SET customer_id = (SELECT id FROM customers WHERE erp_id = '` + ids[1] + `') WHERE origin = 'centime'`, "nobody"},
+	} {
+		if step.sql != "" {
+			w.exec(step.sql)
+		}
+		w.mustSync(postgres.Incremental)
+		if got := told(); got != step.want {
+			t.Errorf("%s: the issue is %s, want %s", step.what, got, step.want)
+		}
+	}
+}
+
 // TestNoGuessingWhoGetsMail guards rule 14: a role met first starts no mail, and the 31st is no role.
 func TestNoGuessingWhoGetsMail(t *testing.T) {
 	w := setup(t, memory.NetSuite)

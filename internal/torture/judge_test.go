@@ -547,25 +547,26 @@ func (w *world) refreshes() {
 	})
 }
 
-// vanished wants an issue for each customer that vanished with people's contacts at it.
+// vanished wants an open issue for each customer that vanished while people's contacts are at it, with their number, and no other.
 func (w *world) vanished(s *side) {
-	w.each(`SELECT c.erp_id, EXISTS (SELECT FROM contactsync.issues i WHERE i.connection_id = c.connection_id AND i.record_kind = 'customer'
-			AND i.record_id = c.erp_id AND i.reason = 'customer_vanished')
-		FROM contactsync.customers c JOIN contactsync.history h ON h.entity = 'customer' AND h.entity_id = c.id AND h.field = 'active' AND h.became = 'false'
-			AND h.reason ~ '^erp_(absent|deleted)'
-		WHERE c.connection_id = $1 AND c.inactive_reason IN ('erp_absent', 'erp_deleted')
-			AND EXISTS (SELECT FROM contactsync.customer_contacts l WHERE l.customer_id = c.id AND l.origin = 'centime' AND l.created_at < h.at)
-			AND h.id = (SELECT max(id) FROM contactsync.history o WHERE o.entity = 'customer' AND o.entity_id = c.id AND o.field = 'active')`,
-		func(rows *sql.Rows) error {
+	count := func(query string) map[string]int64 {
+		found := map[string]int64{}
+		w.each(query, func(rows *sql.Rows) error {
 			var id string
-			var told bool
-			err := rows.Scan(&id, &told)
-			if !told {
-				w.wrong("connection %d: customer %s vanished with people's contacts at it, and no issue says so", s.connection.ID, id)
-			}
-			w.tally.promise(orphans, 1)
+			var n int64
+			err := rows.Scan(&id, &n)
+			found[id] = n
 			return err
 		}, s.connection.ID)
+		return found
+	}
+	want := count(`SELECT c.erp_id, count(*) FROM contactsync.customers c JOIN contactsync.customer_contacts l ON l.customer_id = c.id
+		WHERE c.connection_id = $1 AND c.inactive_reason IN ('erp_absent', 'erp_deleted') AND l.origin = 'centime' GROUP BY 1`)
+	got := count(`SELECT record_id, count FROM contactsync.issues WHERE connection_id = $1 AND reason = 'customer_vanished' AND closed_at IS NULL`)
+	if !maps.Equal(want, got) {
+		w.wrong("connection %d: people's contacts are at vanished customers as %v, and the issues say %v", s.connection.ID, want, got)
+	}
+	w.tally.promise(orphans, len(want))
 }
 
 func (w *world) requests(s *side) {
