@@ -95,6 +95,8 @@ var mutants = []mutant{
 		"./connectors/quickbooks", "TestConformance"},
 	{"nobody is told of contacts made at a customer while it vanishes", "7", one("internal/postgres/quiet.go",
 		"AND NOT EXISTS (`+vanished(`r.connection_id`)+`)", ""), inRules, "TestVanishedCustomersTellWhoIsAtThem"},
+	{"a run goes on by what it weighed before a hold was rejected", "7", one(finish, "state IN ('open', 'approved') FOR SHARE`", "state = 'none' FOR SHARE`"),
+		inRules, "TestRejectionIsHeardWhileARunEnds"},
 	{"the brake never holds", "7",
 		one(finish, "return n > 0 && total > int64(limits.BrakeMin)", "return false && total > int64(limits.BrakeMin)"), inRules, "TestBrake"},
 	{"the brake forgets what went in the last 24 hours", "7", one(finish, "total := n + earlier", "total := n + 0*earlier"), inRules, "TestBrake"},

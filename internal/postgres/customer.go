@@ -177,6 +177,9 @@ func (s *Store) FinishCustomer(ctx context.Context, step Step, limits settings.S
 		if err := settle(ctx, tx, step, limits, lookups); err != nil {
 			return err
 		}
+		if err := undecided(ctx, tx, step); err != nil {
+			return fmt.Errorf("look for a decision: %w", err)
+		}
 		return tx.GetContext(ctx, &went, `
 			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3, error_kind = NULL, error = NULL,
 				hint = NULL WHERE tenant_id = $1 AND id = $2 RETURNING deactivated, held`, step.Tenant, step.Run, calls)

@@ -413,6 +413,9 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := settle(ctx, tx, step, limits, lookups); err != nil {
 			return err
 		}
+		if err := undecided(ctx, tx, step); err != nil {
+			return fmt.Errorf("look for a decision: %w", err)
+		}
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
 		}
@@ -559,6 +562,20 @@ const succeeded = `
 const readNothing = `refused = 0 AND NOT EXISTS (SELECT FROM run_pages p
 	WHERE p.tenant_id = $1 AND p.run_id = $2 AND (p.customer_ids <> '{}' OR p.contact_ids <> '{}'))`
 
+// undecided locks the connection, as every decision on its holds does, and undoes the transaction if one was taken since its view: a row
+// that has changed since cannot be locked. A decision that comes now waits, and sees what went.
+func undecided(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	for _, lock := range []string{
+		`SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`,
+		`SELECT FROM holds WHERE tenant_id = $1 AND connection_id = $2 AND state IN ('open', 'approved') FOR SHARE`,
+	} {
+		if _, err := tx.ExecContext(ctx, lock, step.Tenant, step.Connection); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 	var n struct {
 		Schedule string    `db:"schedule"`
@@ -568,7 +585,7 @@ func succeed(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
 	}
 	err := tx.GetContext(ctx, &n, `
 		SELECT n.schedule, n.auto_sync, r.listing_began_at, now() AS now FROM connections n, runs r
-		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3 FOR NO KEY UPDATE OF n`, step.Tenant, step.Connection, step.Run)
+		WHERE n.tenant_id = $1 AND n.id = $2 AND r.tenant_id = $1 AND r.id = $3`, step.Tenant, step.Connection, step.Run)
 	if err != nil {
 		return err
 	}

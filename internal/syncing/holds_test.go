@@ -245,37 +245,79 @@ func TestRunSeesADecisionAsAWhole(t *testing.T) {
 			if err != nil || len(out) != 1 || out[0].Run != run {
 				t.Fatal(out, err)
 			}
-			db, err := sql.Open("postgres", w.dsn)
-			if err != nil {
-				t.Fatal(err)
+			w.whileItEnds(out[0], func() error { return takeBack(w, hold, approval) })
+			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 0 || r.Held != 21 {
+				t.Errorf("the run %s, deactivated %d and held %d, %v; want 0 and 21: it weighs anew", r.Status, r.Gone, r.Held, err)
 			}
-			defer db.Close()
-			// The run stops between the two: it has weighed what goes, and notes who has a recipient before it lets anything go.
-			between, err := db.BeginTx(w.ctx, nil)
-			if err != nil {
-				t.Fatal(err)
+			if got := w.active(all); len(got) != 40 {
+				t.Errorf("%d active, want 40", len(got))
 			}
-			defer func() { _ = between.Rollback() }()
-			if _, err := between.ExecContext(w.ctx, `LOCK TABLE contactsync.left_bare IN EXCLUSIVE MODE`); err != nil {
-				t.Fatal(err)
+		})
+	}
+}
+
+// whileItEnds works a run, and does something when the run has weighed what goes and lets it go next: it stops there, where it notes who has
+// a recipient.
+func (w *world) whileItEnds(out postgres.HandOut, do func() error) {
+	w.t.Helper()
+	db, err := sql.Open("postgres", w.dsn)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	between, err := db.BeginTx(w.ctx, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = between.Rollback() }()
+	if _, err := between.ExecContext(w.ctx, `LOCK TABLE contactsync.left_bare IN EXCLUSIVE MODE`); err != nil {
+		w.t.Fatal(err)
+	}
+	var working sync.WaitGroup
+	working.Go(func() { w.worker.Work(w.ctx, out.Run, out.Delivery) })
+	for w.ctx.Err() == nil && pgtest.Value(w.t, w.dsn, `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event_type = 'Lock'`) == "0" { // it comes there in some milliseconds
+	}
+	if err := do(); err != nil {
+		w.t.Error(err)
+	}
+	if err := between.Commit(); err != nil {
+		w.t.Fatal(err)
+	}
+	working.Wait()
+}
+
+// TestRejectionIsHeardWhileARunEnds guards rule 7: whoever rejects is told that all of it stays, so nothing of it may go with a run or a
+// refresh that weighed it before.
+func TestRejectionIsHeardWhileARunEnds(t *testing.T) {
+	for name, queue := range map[string]func(w *world, id string) int64{
+		"Sync":    func(w *world, _ string) int64 { return w.queue(postgres.Incremental) },
+		"Refresh": func(w *world, id string) int64 { return w.queueCustomer(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := setup(t, memory.QuickBooks)
+			all := w.customers(40)
+			w.mustSync(postgres.Full)
+			held := all[:20]
+			for _, id := range held {
+				w.erp.Inactivate(customer(id))
 			}
-			var working sync.WaitGroup
-			working.Go(func() { w.worker.Work(w.ctx, run, out[0].Delivery) })
-			for w.ctx.Err() == nil && pgtest.Value(t, w.dsn, `SELECT count(*) FROM pg_stat_activity
-				WHERE datname = current_database() AND wait_event_type = 'Lock'`) == "0" { // it comes there in some milliseconds
+			w.wantRun(postgres.Incremental, "half are inactive", 0, 20)
+			w.erp.EditCustomer(held[0], func(c *connector.Customer, _ *connector.Contact) { c.Number = "7" }) // one alone is no accident
+			run := queue(w, held[0])
+			out, err := w.store.HandOutNew(w.ctx, 1)
+			if err != nil || len(out) != 1 || out[0].Run != run {
+				t.Fatal(out, err)
 			}
-			if err := takeBack(w, hold, approval); err != nil {
-				t.Error(err)
+			w.whileItEnds(out[0], func() error {
+				_, err := w.store.RejectHold(w.ctx, w.hold(), bea)
+				return err
+			})
+			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 0 {
+				t.Errorf("the run %s and deactivated %d, %v; want nothing of what was rejected", r.Status, r.Gone, err)
 			}
-			if err := between.Commit(); err != nil {
-				t.Fatal(err)
-			}
-			working.Wait()
-			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 1 {
-				t.Errorf("the run %s and deactivated %d, %v; want only the one that was deleted", r.Status, r.Gone, err)
-			}
-			if got := w.active(all); len(got) != 39 {
-				t.Errorf("%d active, want 39", len(got))
+			if got := w.active(held); len(got) != 20 {
+				t.Errorf("%d of 20 are active that were rejected", len(got))
 			}
 		})
 	}
