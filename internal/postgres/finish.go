@@ -51,6 +51,7 @@ remembered AS (
 page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
 named_customer AS (SELECT p.page, n.id FROM page p, unnest(p.customer_ids) AS n (id)),
 named_contact AS (SELECT p.page, n.id FROM page p, unnest(p.contact_ids) AS n (id)),
+named_link AS (SELECT p.page, n.id FROM page p, unnest(p.link_ids) AS n (id)),
 inactive_customer AS (
 	SELECT s.id, s.at FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
 		FROM page p, unnest(p.inactive_customer_ids, p.inactive_customer_at) AS n (id, at) GROUP BY n.id) s
@@ -80,7 +81,7 @@ absent_contact AS (
 ),
 absent_link AS (
 	SELECT l.id FROM run r JOIN customer_contacts l ON l.tenant_id = $1 AND l.connection_id = r.connection_id AND 'link' = ANY (l.stated_by)
-	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT n.id FROM page p, unnest(p.link_ids) AS n (id))
+	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT id FROM named_link)
 ),
 why_customer AS (
 	SELECT DISTINCT ON (id) id, reason, missing, ` + evidence + ` AS evidence FROM (
@@ -125,6 +126,7 @@ unstated AS (
 	WHERE l.contact_id NOT IN (SELECT id FROM unread)
 		AND NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)
+		AND NOT EXISTS (SELECT FROM named_link n WHERE s.by = 'link' AND n.id = s.id AND n.page > s.page)
 	GROUP BY s.id
 ),
 restated AS (

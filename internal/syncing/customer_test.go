@@ -290,3 +290,44 @@ func TestSyncUnderWayLearnsOfTheRefresh(t *testing.T) {
 	w.mustSync(postgres.Incremental)
 	w.wantMirror()
 }
+
+// TestPlaceThatIsBackAfterARefreshStays: a refresh met a place gone, and tells the sync under way; the sync's listing meets it again later.
+func TestPlaceThatIsBackAfterARefreshStays(t *testing.T) {
+	w := setup(t, memory.NetSuite)
+	ids := w.customers(6)
+	var zoe string
+	for _, name := range []string{"Ann", "Zoe"} {
+		zoe = w.erp.AddContact(connector.Contact{Name: name}, "")
+		w.erp.Attach(ids[5], zoe, connector.ERPRole{})
+	}
+	w.mustSync(postgres.Full)
+	run := w.queue(postgres.Full)
+	w.worker.Step = time.Nanosecond // a page a step
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		t.Fatal(out, err)
+	}
+	next := &out[0]
+	for range 3 { // six customers, the contacts and the first link
+		if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil {
+			t.Fatal("the sync is over too soon")
+		}
+	}
+	w.erp.Detach(ids[5], zoe)
+	refresh := w.queueCustomer(ids[5])
+	handed, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(handed) != 1 || handed[0].Run != refresh {
+		t.Fatal(handed, err)
+	}
+	w.worker.Work(w.ctx, refresh, handed[0].Delivery)
+	if got := w.at(ids[5]); strings.Contains(got, "Zoe") {
+		t.Fatalf("refreshed: %q, %+v", got, w.state(refresh))
+	}
+	w.erp.Attach(ids[5], zoe, connector.ERPRole{})
+	for next != nil {
+		next = w.worker.Work(w.ctx, run, next.Delivery)
+	}
+	if r := w.state(run); r.Status != "succeeded" || r.Gone != 0 || !strings.Contains(w.at(ids[5]), "Zoe") {
+		t.Errorf("the sync: %s, deactivated %d, and at the customer are %q", r.Status, r.Gone, w.at(ids[5]))
+	}
+}
