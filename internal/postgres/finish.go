@@ -24,6 +24,7 @@ import (
 //     that: what NetSuite dates when customers are merged is unverified. So whose place is to go, or whose customer is missing, is
 //     looked up (unheard) unless the run read it.
 //   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them.
+//   - A role goes when the link's own row does and a record still states the place (going_role, decision 22).
 //   - With a customer goes the contact that its own record is.
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
 //     again: something a rejection keeps is to go by new evidence. That asks a person anew, so until one decides the rejection
@@ -133,13 +134,17 @@ restated AS (
 	SELECT u.id, u.by, s.stated_by
 	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
 	CROSS JOIN LATERAL (SELECT ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by) s
-	WHERE s.stated_by <> '{}'
+	WHERE s.stated_by <> '{}' AND ` + roleBy + ` IS NOT DISTINCT FROM l.erp_role_key
 		OR u.id NOT IN (SELECT id FROM decided WHERE kind = 'link' AND state = 'approved')
 			AND EXISTS (SELECT FROM unnest(u.by) AS b (by) WHERE (u.id, b.by) NOT IN (
 				SELECT id, unnest(stated_by) FROM decided WHERE kind = 'link' AND state = 'rejected' AND NOT asked))
 ),
 going_link AS (
 	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
+),
+going_role AS (
+	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active
+	WHERE s.stated_by <> '{}' AND ` + roleBy + ` IS DISTINCT FROM l.erp_role_key
 ),
 unheard AS (
 	SELECT k.id, k.erp_id FROM (
@@ -152,19 +157,20 @@ unheard AS (
 again AS (
 	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
 	UNION ALL SELECT d.id FROM decided d JOIN going_contact g ON g.id = d.id AND NOT g.own WHERE d.kind = 'contact'
-	UNION ALL SELECT d.id FROM decided d JOIN going_link g ON g.id = d.id WHERE d.kind = 'link'
+	UNION ALL SELECT d.id FROM decided d JOIN (SELECT id FROM going_link UNION ALL SELECT id FROM going_role) g ON g.id = d.id WHERE d.kind = 'link'
 ),
 affected AS (` + affected + `)`
 
-// affected are the customer contacts that were active and would not be; those made by this run itself do not count. Whether both
-// sides of a place are active is asked by key, place by place: a join of tables so small that they have no statistics compared
+// affected are the customer contacts that were active and would not be, and those that stay and lose their role; those made by this run
+// itself do not count. Whether both sides of a place are active is asked by key, place by place: a join of tables so small that they have no statistics compared
 // everything with everything.
 const affected = `
-	SELECT l.id, bool_or(l.missing) AS missing, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
+	SELECT l.id, coalesce(bool_or(l.missing) FILTER (WHERE NOT l.stays), true) AS missing, bool_and(l.stays) AS stays, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
 	FROM (
-		SELECT l.*, c.missing FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
-		UNION ALL SELECT l.*, k.missing FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id
-		UNION ALL SELECT l.*, true FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+		SELECT l.*, c.missing, false AS stays FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
+		UNION ALL SELECT l.*, k.missing, false FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id
+		UNION ALL SELECT l.*, true, false FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+		UNION ALL SELECT l.*, true, true FROM going_role g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
 	) l
 	WHERE l.active AND l.origin = 'erp' AND ` + bothActive + `
 	GROUP BY l.id
@@ -220,8 +226,9 @@ func deactivate(ctx context.Context, tx *sqlx.Tx, step Step, found string) error
 			SELECT $1, $2, c.customer_id, c.communication_type FROM covered(ARRAY(
 				SELECT l.customer_id FROM affected a JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = a.id UNION SELECT id FROM going_customer)) c`},
 		{"let go", `WITH ` + found + `, ` + letGo + `
-			UPDATE runs r SET deactivated = a.n, deactivated_missing = a.missing
-			FROM (SELECT count(*) AS n, count(*) FILTER (WHERE missing) AS missing FROM affected) a
+			UPDATE runs r SET deactivated = a.n, deactivated_missing = a.missing, roles_lost = a.roles
+			FROM (SELECT count(*) FILTER (WHERE NOT stays) AS n, count(*) FILTER (WHERE missing AND NOT stays) AS missing,
+				count(*) FILTER (WHERE stays) AS roles FROM affected) a
 			WHERE r.tenant_id = $1 AND r.id = $2`},
 		{"who has one still", `
 			DELETE FROM left_bare b USING covered(ARRAY(SELECT DISTINCT customer_id FROM left_bare WHERE tenant_id = $1 AND run_id = $2)) c
@@ -242,11 +249,15 @@ func deactivate(ctx context.Context, tx *sqlx.Tx, step Step, found string) error
 	return nil
 }
 
-// isGone: what item i holds is no longer active.
+// roleGone is the reason of an item of a hold by which a customer contact stays, and its role goes with its own row.
+const roleGone = `'role_gone'`
+
+// isGone: what item i holds is no longer active, or has lost its role.
 const isGone = `CASE i.kind
 	WHEN 'customer' THEN EXISTS (SELECT FROM customers c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active)
 	WHEN 'contact' THEN EXISTS (SELECT FROM contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active)
-	ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active) END`
+	ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id
+		AND (NOT c.active OR i.reason = ` + roleGone + ` AND NOT 'link' = ANY (c.stated_by))) END`
 
 // Brake is what the brake decided about a pulled run.
 type Brake struct {
@@ -312,6 +323,7 @@ func isQuiet(ctx context.Context, tx *sqlx.Tx, step Step) (bool, error) {
 func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (string, error) {
 	var g struct {
 		Missing        int64  `db:"missing"`
+		Roles          int64  `db:"roles"` // of the missing, those that stay without their role
 		Stated         int64  `db:"stated"`
 		New            int64  `db:"new"`
 		Active         int64  `db:"active"`
@@ -323,7 +335,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		Any            bool   `db:"any"` // something goes, be it at no place
 	}
 	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
-			SELECT coalesce(sum(o.deactivated_missing), 0)::bigint AS missing,
+			SELECT coalesce(sum(o.deactivated_missing + o.roles_lost), 0)::bigint AS missing,
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
 			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
 				AND o.purpose <> 'approval' -- a person decided on that
@@ -340,10 +352,10 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 				AND l.contact_id NOT IN (SELECT entity_id FROM back WHERE entity = 'contact')
 		), counted AS (
 			SELECT count(*) FILTER (WHERE missing AND NOT new) AS missing, count(*) FILTER (WHERE NOT missing AND NOT new) AS stated,
-				count(*) FILTER (WHERE new) AS new
+				count(*) FILTER (WHERE stays AND NOT new) AS roles, count(*) FILTER (WHERE new) AS new
 			FROM affected
 		)
-		SELECT c.missing, c.stated, c.new,
+		SELECT c.missing, c.stated, c.roles, c.new,
 			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
@@ -352,7 +364,8 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 					AND EXISTS (SELECT FROM unstated WHERE 'link' = ANY (by)) THEN 'links'
 				ELSE '' END AS empty_kind,
 			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again,
-			EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM going_link) AS any
+			EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM going_link)
+				OR EXISTS (SELECT FROM going_role) AS any
 		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)
 	if err != nil {
 		return "", err
@@ -382,8 +395,12 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 	case again != "":
 		return again, nil
 	case beyond(g.Missing, g.MissingEarlier, limits.BrakePercent):
-		return fmt.Sprintf("%d of %d active customer contacts are missing, %d more went in the last 24 h; the brake allows %d or %g %%",
-			g.Missing, g.Active, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
+		missing := "missing"
+		if g.Roles > 0 {
+			missing += fmt.Sprintf(" (%d of them only lose their ERP role)", g.Roles)
+		}
+		return fmt.Sprintf("%d of %d active customer contacts are %s, %d more went in the last 24 h; the brake allows %d or %g %%",
+			g.Missing, g.Active, missing, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
 	case beyond(g.Stated, g.StatedEarlier, limits.BrakeInactivePercent):
 		return fmt.Sprintf("%d of %d active customer contacts are stated inactive, %d more went in the last 24 h; the brake allows %d or %g %%",
 			g.Stated, g.Active, g.StatedEarlier, limits.BrakeMin, limits.BrakeInactivePercent), nil
@@ -496,12 +513,15 @@ func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
 				SELECT 'customer' AS kind, id, reason, evidence, '{}'::text[] AS by FROM going_customer
 				UNION ALL SELECT 'contact', id, reason, evidence, '{}' FROM going_contact WHERE NOT own
 				UNION ALL SELECT 'link', id, 'detached', 'no longer stated by ' || array_to_string(by, ', '), by
-					FROM (SELECT id, ARRAY(SELECT unnest(by) ORDER BY 1) AS by FROM going_link) AS l) g
+					FROM (SELECT id, ARRAY(SELECT unnest(by) ORDER BY 1) AS by FROM going_link) AS l
+				UNION ALL SELECT 'link', id, `+roleGone+`, 'the place''s own row with the role is gone, a record still states the place', by FROM going_role) g
 			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence,
 				stated_by = excluded.stated_by, left_at = NULL, left_by_run = NULL,
 				added_by_run = CASE WHEN i.left_at IS NULL THEN i.added_by_run ELSE excluded.added_by_run END,
 				added_at = CASE WHEN i.left_at IS NULL THEN i.added_at ELSE now() END
 			WHERE i.left_at IS NOT NULL OR (i.reason, i.evidence) <> (excluded.reason, excluded.evidence)
+				-- A run that did not read the contact does not know that its record no longer states the place either.
+				AND (i.reason, excluded.reason) <> ('detached', `+roleGone+`)
 		)
 		UPDATE runs r SET held = (SELECT count(*) FROM affected) WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
 	if err != nil {

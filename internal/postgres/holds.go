@@ -154,14 +154,25 @@ func (s *Store) RejectHold(ctx context.Context, h Hold, by By) (Rejected, error)
 	return done, nil
 }
 
-// bringBack makes active again what the hold's approval let go, unless its being active changed again since. The contact that a
-// customer's own record is comes back with it.
+// bringBack makes active again what the hold's approval let go, and gives back the roles that it took, unless that changed again since.
+// The contact that a customer's own record is comes back with it.
 func bringBack(ctx context.Context, tx *sqlx.Tx, h Hold, by By, done *Rejected) error {
 	return tx.QueryRowContext(ctx, `
 		WITH took AS (
-			SELECT t.entity, t.entity_id AS id FROM runs r JOIN history t ON t.tenant_id = $1 AND t.run_id = r.id AND t.field = 'active' AND t.became = 'false'
-			WHERE r.tenant_id = $1 AND r.hold_id = $2 AND NOT EXISTS (SELECT FROM history later WHERE later.tenant_id = $1
-				AND later.entity = t.entity AND later.entity_id = t.entity_id AND later.id > t.id AND later.field IN ('active', 'inactive_reason'))
+			SELECT DISTINCT t.entity, t.entity_id AS id FROM (
+				SELECT t.* FROM runs r JOIN history t ON t.tenant_id = $1 AND t.run_id = r.id AND t.field = 'active' AND t.became = 'false'
+				WHERE r.tenant_id = $1 AND r.hold_id = $2
+				UNION ALL
+				SELECT t.* FROM hold_items i JOIN history t ON t.tenant_id = $1 AND t.entity = 'customer_contact' AND t.entity_id = i.entity_id
+					AND t.run_id = i.applied_by_run AND t.field = 'erp_role'
+				WHERE i.tenant_id = $1 AND i.hold_id = $2 AND i.reason = `+roleGone+`
+			) t WHERE NOT EXISTS (SELECT FROM history later WHERE later.tenant_id = $1
+				AND later.entity = t.entity AND later.entity_id = t.entity_id AND later.id > t.id AND later.run_id IS DISTINCT FROM t.run_id
+				AND later.field IN ('active', 'inactive_reason', 'erp_role'))
+		), stated AS (
+			SELECT l.id, ARRAY(SELECT unnest(l.stated_by) UNION SELECT unnest(i.stated_by) ORDER BY 1) AS stated_by
+			FROM took t JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = $2 AND i.kind = 'link' AND i.entity_id = t.id AND i.applied_by_run IS NOT NULL
+			JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = t.id WHERE t.entity = 'customer_contact'
 		), customer AS (
 			UPDATE customers c SET active = true, inactive_reason = NULL, updated_at = now() FROM took t
 			WHERE t.entity = 'customer' AND c.tenant_id = $1 AND c.id = t.id AND NOT c.active RETURNING 'customer' AS kind, 'customer' AS entity, c.id
@@ -170,18 +181,18 @@ func bringBack(ctx context.Context, tx *sqlx.Tx, h Hold, by By, done *Rejected) 
 			WHERE t.entity = 'contact' AND c.tenant_id = $1 AND c.id = t.id AND NOT c.active AND c.origin = 'erp'
 			RETURNING 'contact' AS kind, 'contact' AS entity, c.id
 		), link AS (
-			UPDATE customer_contacts c SET active = true, inactive_reason = NULL, stated_by = i.stated_by, updated_at = now()
-			FROM took t JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = $2 AND i.kind = 'link' AND i.entity_id = t.id
-			WHERE t.entity = 'customer_contact' AND c.tenant_id = $1 AND c.id = t.id AND NOT c.active AND c.origin = 'erp'
+			UPDATE customer_contacts c SET active = true, inactive_reason = NULL, stated_by = s.stated_by, updated_at = now() FROM stated s
+			WHERE c.tenant_id = $1 AND c.id = s.id AND c.origin = 'erp'
 			RETURNING 'link' AS kind, 'customer_contact' AS entity, c.id
 		), back AS (
 			SELECT * FROM customer UNION ALL SELECT * FROM contact UNION ALL SELECT * FROM link
 		), told AS (
 			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
 			SELECT $1, $3, g.entity, g.id, g.field, g.was, g.became, $4, concat_ws(': ', 'rejected hold ' || $2::bigint, nullif($5, '')) FROM (
-				SELECT entity, id, 'active' AS field, 'false' AS was, 'true' AS became FROM back
+				SELECT entity, id, 'active' AS field, 'false' AS was, 'true' AS became FROM back b
+				WHERE b.kind <> 'link' OR NOT (SELECT l.active FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = b.id)
 				UNION ALL SELECT b.entity, b.id, 'erp_role', coalesce(l.erp_role_key, ''), coalesce(`+roleBy+`, '')
-				FROM back b JOIN hold_items s ON s.tenant_id = $1 AND s.hold_id = $2 AND s.kind = 'link' AND s.entity_id = b.id
+				FROM back b JOIN stated s ON s.id = b.id
 				JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = b.id WHERE b.kind = 'link' AND `+roleBy+` IS DISTINCT FROM l.erp_role_key) g
 		), item AS (
 			UPDATE hold_items i SET applied_by_run = NULL,
@@ -207,7 +218,7 @@ stated AS (
 	FROM page p, unnest(p.inactive_contact_ids, p.inactive_contact_at) AS n (id, at) GROUP BY n.id
 ),
 item AS (
-	SELECT i.kind, i.entity_id AS id, i.reason AS was, i.evidence AS said, s.id IS NOT NULL AS inactive, s.at,
+	SELECT i.kind, i.entity_id AS id, i.reason AS was, i.evidence AS said, i.stated_by AS by, s.id IS NOT NULL AS inactive, s.at,
 		CASE i.kind WHEN 'customer' THEN i.entity_id IN (SELECT unnest(missing_customer_ids) FROM page)
 			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(missing_contact_ids) FROM page) ELSE false END AS missing,
 		CASE i.kind WHEN 'customer' THEN i.entity_id IN (SELECT unnest(customer_ids) FROM page)
@@ -216,7 +227,7 @@ item AS (
 	LEFT JOIN stated s ON s.kind = i.kind AND s.id = i.entity_id
 ),
 settled AS (
-	SELECT kind, id, reason, said, CASE WHEN reason = was AND at IS NULL THEN said ELSE ` + evidence + ` END AS evidence
+	SELECT kind, id, reason, said, by, CASE WHEN reason = was AND at IS NULL THEN said ELSE ` + evidence + ` END AS evidence
 	FROM (SELECT *, CASE WHEN inactive THEN 'erp_inactive' WHEN missing AND was = 'erp_inactive' THEN 'erp_absent' ELSE was END AS reason FROM item) i
 	WHERE inactive OR missing OR NOT found
 ),
@@ -235,10 +246,11 @@ going_contact AS (
 	) g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
 ),
 restated AS (
-	SELECT l.id, '{}'::text[] AS stated_by FROM settled s
-	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active AND l.origin = 'erp' WHERE s.kind = 'link'
+	SELECT l.id, CASE WHEN s.reason = ` + roleGone + ` THEN ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(s.by) ORDER BY 1) ELSE '{}' END AS stated_by
+	FROM settled s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active AND l.origin = 'erp' WHERE s.kind = 'link'
 ),
-going_link AS (SELECT id FROM restated),
+going_link AS (SELECT id FROM restated WHERE stated_by = '{}'),
+going_role AS (SELECT id FROM restated WHERE stated_by <> '{}'),
 affected AS (` + affected + `)`
 
 // Unasked are the records of the approved hold, and the contacts who may say where they are now, that its run has not looked up yet.
@@ -267,7 +279,8 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 				AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
 			UNION -- as in going, whose place is to go and who states one at a missing customer
 			SELECT 'contact', c.id, c.erp_id FROM (
-				SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active WHERE i.kind = 'link'
+				SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
+					WHERE i.kind = 'link' AND i.reason <> `+roleGone+`
 				UNION ALL SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.id AND l.active
 					WHERE i.kind = 'customer' AND i.reason <> 'erp_inactive' AND `+statedByContact+`
 			) s JOIN contacts c ON c.tenant_id = $1 AND c.id = s.contact_id AND c.active AND c.erp_id NOT LIKE 'customer:%'
@@ -416,13 +429,14 @@ func (s *Store) HoldCounts(ctx context.Context, h Hold) (Rows, error) {
 // HoldMail counts the mail that stops if all that a hold holds goes: addresses, customers, and the customers left without a recipient.
 func (s *Store) HoldMail(ctx context.Context, h Hold) (Rows, error) {
 	return s.ofHold(ctx, h, `
-		WITH item AS (SELECT kind, entity_id FROM hold_items WHERE tenant_id = $1 AND hold_id = $2 AND left_at IS NULL AND applied_by_run IS NULL),
+		WITH item AS (SELECT kind, entity_id, reason FROM hold_items WHERE tenant_id = $1 AND hold_id = $2 AND left_at IS NULL AND applied_by_run IS NULL),
 		going AS (
 			SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.entity_id
 				WHERE i.kind = 'customer'
 			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = i.entity_id
 				WHERE i.kind = 'contact' AND l.origin = 'erp'
-			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id WHERE i.kind = 'link'
+			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id
+				WHERE i.kind = 'link' AND (i.reason <> `+roleGone+` OR NOT EXISTS (SELECT FROM role_choices c WHERE c.tenant_id = $1 AND c.customer_contact_id = l.id))
 		), mail AS (
 			SELECT r.communication_type, r.customer_id, r.email, g.customer_id IS NOT NULL AS stops
 			FROM recipients r LEFT JOIN going g ON g.customer_id = r.customer_id AND g.contact_id = r.contact_id

@@ -939,7 +939,7 @@ func (w *pageWriter) issues(ctx context.Context) error {
 				SELECT i.id FROM unnest($4::text[], $5::text[]) AS r (kind, id), LATERAL (
 					SELECT * FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = $2 AND i.closed_at IS NULL
 						AND i.record_kind = r.kind AND i.record_id = r.id OFFSET 0) AS i
-				WHERE (i.record_kind, i.record_id, i.field, i.reason) NOT IN
+				WHERE i.reason <> `+customerVanished+` AND (i.record_kind, i.record_id, i.field, i.reason) NOT IN
 					(SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[]))))`,
 			w.step.Tenant, w.step.Connection, w.step.Run, readKind, readID, kind, record, field, reason)
 		if err != nil {
@@ -968,12 +968,12 @@ func (w *pageWriter) issues(ctx context.Context) error {
 }
 
 // leaveHold takes out of the connection's holds what the page read active: of an open one, of an approved one that is not carried
-// out yet, and of what a rejection remembers.
+// out yet, and of what a rejection remembers. A role leaves only with the row that states it.
 func (w *pageWriter) leaveHold(ctx context.Context) error {
 	if !w.hasHold {
 		return nil
 	}
-	var customers, contacts, links []int64
+	var customers, contacts, links, rows []int64
 	for _, c := range w.incoming.Customers {
 		if id, ok := w.customerIDs[c.ID]; ok && c.Active {
 			customers = append(customers, id)
@@ -987,13 +987,16 @@ func (w *pageWriter) leaveHold(ctx context.Context) error {
 	for _, pair := range w.plan.Stated {
 		links = append(links, w.linkIDs[pair])
 	}
+	for _, pair := range w.plan.Named.Links {
+		rows = append(rows, w.linkIDs[pair])
+	}
 	_, err := w.tx.ExecContext(ctx, `
 		UPDATE hold_items i SET left_at = now(), left_by_run = $3
 		FROM holds h
 		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 			AND (i.kind = 'customer' AND i.entity_id = ANY ($4) OR i.kind = 'contact' AND i.entity_id = ANY ($5)
-				OR i.kind = 'link' AND i.entity_id = ANY ($6))`,
-		w.step.Tenant, w.step.Connection, w.step.Run, pq.Array(customers), pq.Array(contacts), pq.Array(links))
+				OR i.kind = 'link' AND i.entity_id = ANY (CASE WHEN i.reason = `+roleGone+` THEN $7::bigint[] ELSE $6 END))`,
+		w.step.Tenant, w.step.Connection, w.step.Run, pq.Array(customers), pq.Array(contacts), pq.Array(links), pq.Array(rows))
 	return err
 }
 

@@ -308,14 +308,17 @@ const did = `
 	LEFT JOIN customers cu ON i.kind = 'customer' AND cu.tenant_id = $1 AND cu.id = i.entity_id
 	LEFT JOIN contacts co ON i.kind = 'contact' AND co.tenant_id = $1 AND co.id = i.entity_id
 	LEFT JOIN customer_contacts l ON i.kind = 'link' AND l.tenant_id = $1 AND l.id = i.entity_id
-	WHERE h.tenant_id = $1 AND h.connection_id = $3 AND coalesce(cu.active, co.active, l.active)`
+	WHERE h.tenant_id = $1 AND h.connection_id = $3 AND coalesce(cu.active, co.active, l.active)
+		AND NOT (i.reason = ` + roleGone + ` AND NOT 'link' = ANY (l.stated_by))`
 
 // keeps is what the rehearsed run would hold.
 const keeps = `
 	UNION ALL SELECT 'customer', id, NULL, 'held', NULL, NULL, NULL, reason FROM going_customer
 	UNION ALL SELECT 'contact', NULL, id, 'held', NULL, NULL, NULL, reason FROM going_contact WHERE NOT own
 	UNION ALL SELECT 'customer_contact', l.customer_id, l.contact_id, 'held', NULL, NULL, NULL, 'detached'
-	FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id`
+	FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+	UNION ALL SELECT 'customer_contact', l.customer_id, l.contact_id, 'held', 'erp_role', l.erp_role_key, NULL, ` + roleGone + `
+	FROM going_role g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id`
 
 // report writes what the rehearsal did, and ends the preview. Rows go from one transaction to the other a batch at a time, since
 // a first load's are as many as the company's customers.

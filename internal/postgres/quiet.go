@@ -31,7 +31,7 @@ func (s *Store) FinishQuiet(ctx context.Context, c *Claimed, end connector.End, 
 					AND NOT EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state = 'open')
 					AND NOT EXISTS (SELECT FROM role_mappings m WHERE m.tenant_id = $1 AND m.connection_id = r.connection_id AND m.role_id IS NULL)
 					AND NOT EXISTS (`+vanished(`r.connection_id`)+`)
-					AND NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.reason = 'customer_vanished' AND i.closed_at IS NULL)
+					AND NOT EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.reason = `+customerVanished+` AND i.closed_at IS NULL)
 				RETURNING r.*, true AS nothing
 			)`+succeeded,
 			c.Tenant, c.Run, calls, staleAt(c.seen.schedule, c.seen.autoSync, began, c.Connection), nextDue(c.seen.schedule, began, c.Connection, "active"),

@@ -27,7 +27,7 @@ func (r Removed) Any() bool { return len(r) > 0 }
 
 // quiet is a run that changed nothing and met nothing that a person may ask about.
 const quiet = `r.status = 'succeeded' AND r.created = 0 AND r.updated = 0 AND r.refused = 0 AND r.with_issue = 0 AND r.deactivated = 0
-	AND r.held = 0`
+	AND r.held = 0 AND r.roles_lost = 0`
 
 // removeRuns removes finished runs older than $1, with who asked for them and what pages are left of them. What stays at any
 // age: the last finished run of a connection, and one that an open hold or an open issue names.

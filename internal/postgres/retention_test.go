@@ -57,6 +57,7 @@ func TestOldRunsAreRemoved(t *testing.T) {
 		"WithIssue":    {age: 399 * day, set: "with_issue = 1", stays: true},
 		"Deactivated":  {age: 399 * day, set: "deactivated = 1", stays: true},
 		"Held":         {age: 399 * day, set: "held = 1", stays: true},
+		"TookRoles":    {age: 399 * day, set: "roles_lost = 1", stays: true}, // rejecting may bring them back
 		"Failed":       {age: 399 * day, set: "status = 'failed'", stays: true},
 		"Cancelled":    {age: 399 * day, set: "status = 'cancelled'", stays: true},
 		"ChangedAfter": {age: 400*day + time.Minute, set: "created = 1, updated = 1, deactivated = 1, held = 1"},

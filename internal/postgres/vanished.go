@@ -7,6 +7,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
+// customerVanished is the reason of the issue that tellOfVanished alone opens and closes.
+const customerVanished = `'customer_vanished'`
+
 // vanished are the customers of a connection of tenant $1 that the ERP no longer has, at which contacts made in Centime are: these get no
 // mail, and a person has to move them.
 func vanished(connection string) string {
@@ -23,13 +26,13 @@ func tellOfVanished(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	_, err := tx.ExecContext(ctx, `
 		WITH vanished AS (`+vanished(`$3`)+`), closed AS (
 			UPDATE issues SET closed_at = now(), closed_by_run = $2
-			WHERE tenant_id = $1 AND connection_id = $3 AND reason = 'customer_vanished' AND closed_at IS NULL
+			WHERE tenant_id = $1 AND connection_id = $3 AND reason = `+customerVanished+` AND closed_at IS NULL
 				AND record_id NOT IN (SELECT erp_id FROM vanished)
 		)
 		INSERT INTO issues AS i (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
-		SELECT $1, $3, $2, $2, 'customer', erp_id, 'centime contacts', 'customer_vanished', contacts FROM vanished v
+		SELECT $1, $3, $2, $2, 'customer', erp_id, 'centime contacts', `+customerVanished+`, contacts FROM vanished v
 		WHERE NOT EXISTS (SELECT FROM issues o WHERE o.tenant_id = $1 AND o.connection_id = $3 AND o.record_kind = 'customer'
-			AND o.record_id = v.erp_id AND o.reason = 'customer_vanished' AND o.closed_at IS NULL AND o.count = v.contacts)
+			AND o.record_id = v.erp_id AND o.reason = `+customerVanished+` AND o.closed_at IS NULL AND o.count = v.contacts)
 		ON CONFLICT (tenant_id, connection_id, record_kind, record_id, field, reason) WHERE closed_at IS NULL DO UPDATE SET count = excluded.count`,
 		step.Tenant, step.Run, step.Connection)
 	if err != nil {

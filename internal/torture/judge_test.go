@@ -217,10 +217,10 @@ func (w *world) mirror(s *side) (toGo map[string]bool) {
 		}
 		activity("contact", id, c.active, got.active, here.reasons["contact "+id])
 	}
-	holding := one[bool](w, `SELECT EXISTS (SELECT FROM contactsync.holds WHERE connection_id = $1 AND state = 'open')`, s.connection.ID)
 	for pair, role := range there.links {
-		if holding && role == "" && here.links[pair] != "" {
-			continue // its row with the role is gone, its contact states it still: while all that goes is held, so is that
+		if role == "" && here.links[pair] != "" { // its row with the role is gone, its contact states it still
+			toGo["link "+pair[0]+"/"+pair[1]] = true
+			continue
 		}
 		differ("link", pair[0]+"/"+pair[1], "role", role, here.links[pair])
 	}
@@ -347,7 +347,7 @@ func (w *world) holds(s *side, toGo map[string]bool) {
 // not count.
 func (w *world) goneBefore(s *side, run int64) (missing, stated int64) {
 	if !s.onePlace() {
-		w.check(w.db.QueryRowContext(w.ctx, `SELECT coalesce(sum(o.deactivated_missing), 0), coalesce(sum(o.deactivated - o.deactivated_missing), 0)
+		w.check(w.db.QueryRowContext(w.ctx, `SELECT coalesce(sum(o.deactivated_missing + o.roles_lost), 0), coalesce(sum(o.deactivated - o.deactivated_missing), 0)
 			FROM contactsync.runs o JOIN contactsync.runs r ON r.id = $2
 			WHERE o.connection_id = $1 AND o.purpose <> 'approval' AND NOT o.preview AND o.finished_at < r.finished_at`, s.connection.ID, run).Scan(&missing, &stated))
 		return missing, stated
@@ -423,7 +423,7 @@ func (w *world) gone(s *side) {
 		missing, stated := w.goneBefore(s, run)
 		active := one[int64](w, `SELECT active_at_start FROM contactsync.runs WHERE id = $1`, run)
 		if !s.onePlace() { // less what it made itself, at most
-			w.check(w.db.QueryRowContext(w.ctx, `SELECT greatest(r.deactivated_missing - n.made, 0), greatest(r.deactivated - r.deactivated_missing - n.made, 0)
+			w.check(w.db.QueryRowContext(w.ctx, `SELECT greatest(r.deactivated_missing + r.roles_lost - n.made, 0), greatest(r.deactivated - r.deactivated_missing - n.made, 0)
 				FROM contactsync.runs r, (SELECT count(*) AS made FROM contactsync.customer_contacts WHERE created_by_run = $1) n WHERE r.id = $1`,
 				run).Scan(&e.missing, &e.stated))
 		}
@@ -436,6 +436,29 @@ func (w *world) gone(s *side) {
 		}
 		w.tally.promise(brakeOff, 1)
 	}
+	// A role that goes with its place's own row is counted like who is missing.
+	w.each(`SELECT r.id, r.roles_lost, r.roles_lost + r.deactivated_missing - (SELECT count(*) FROM contactsync.customer_contacts WHERE created_by_run = r.id),
+			r.active_at_start, r.purpose = 'approval', (SELECT count(*) FROM contactsync.history h WHERE h.run_id = r.id AND h.field = 'erp_role' AND h.reason ~ '^detached'
+				AND NOT EXISTS (SELECT FROM contactsync.history o WHERE o.run_id = r.id AND o.entity = h.entity AND o.entity_id = h.entity_id AND o.field = 'active')),
+			(SELECT count(*) FROM contactsync.history h JOIN contactsync.hold_items i ON i.kind = 'link' AND i.entity_id = h.entity_id AND i.reason = 'role_gone'
+				AND i.left_by_run = r.id AND i.left_at = h.at JOIN contactsync.holds k ON k.id = i.hold_id AND k.state = 'rejected' AND k.decided_at < i.left_at
+				WHERE h.run_id = r.id AND h.entity = 'customer_contact' AND h.field = 'erp_role' AND h.reason ~ '^detached')
+		FROM contactsync.runs r WHERE r.connection_id = $1 AND NOT r.preview`, func(rows *sql.Rows) error {
+		var run, lost, missing, active, told, chosen int64
+		var approval bool
+		err := rows.Scan(&run, &lost, &missing, &active, &approval, &told, &chosen)
+		before, _ := w.goneBefore(s, run)
+		switch {
+		case told < lost: // of one at an inactive customer the role is not counted
+			w.wrong("run %d took %d roles by its own word, history says %d", run, lost, told)
+		case chosen > 0 && !approval:
+			w.wrong("run %d took %d roles that a rejected hold keeps", run, chosen)
+		case lost > 0 && !approval && beyond(missing, before, least, percent, active):
+			w.wrong("run %d took %d roles, and %d of %d are missing (%d went before): that is to be held", run, lost, missing, active, before)
+		}
+		w.tally.promise(rolesGone, int(lost))
+		return err
+	}, s.connection.ID)
 }
 
 // runs adds up what each run says of itself.
@@ -485,7 +508,7 @@ func (w *world) runs(s *side) {
 func (w *world) decisions(s *side) {
 	w.each(`SELECT r.id, i.kind, coalesce(cu.erp_id, co.erp_id, ''), i.applied_by_run IS NOT DISTINCT FROM r.id, r.listing_began_at, r.finished_at,
 			EXISTS (SELECT FROM contactsync.history t WHERE t.run_id = r.id AND t.entity = replace(i.kind, 'link', 'customer_contact')
-				AND t.entity_id = i.entity_id AND t.field = 'active' AND t.became = 'false')
+				AND t.entity_id = i.entity_id AND (t.field = 'active' AND t.became = 'false' OR i.reason = 'role_gone' AND t.field = 'erp_role' AND t.reason ~ '^detached'))
 		FROM contactsync.runs r JOIN contactsync.holds h ON h.id = r.hold_id AND h.state = 'approved' JOIN contactsync.hold_items i ON i.hold_id = h.id
 			AND (i.left_at IS NULL OR i.left_by_run = r.id)
 		LEFT JOIN contactsync.customers cu ON i.kind = 'customer' AND cu.id = i.entity_id

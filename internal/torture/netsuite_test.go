@@ -150,7 +150,11 @@ func (q *netSuite) joinContact(rng *rand.Rand, age time.Duration) {
 	}
 	for range rng.IntN(3) {
 		if len(all) > 0 {
-			must(q.account.Attach(all[rng.IntN(len(all))].ID, id, q.roles[rng.IntN(len(q.roles))]))
+			company := all[rng.IntN(len(all))].ID
+			if c.Company != "" && rng.IntN(2) == 0 {
+				company = c.Company // mostly the role is at the main company, which the record states too
+			}
+			must(q.account.Attach(company, id, q.roles[rng.IntN(len(q.roles))]))
 		}
 	}
 }

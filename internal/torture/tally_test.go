@@ -103,6 +103,7 @@ const (
 	brakeOn      = "7 the brake: holds judged"
 	approved     = "7 the brake: records of approved holds, gone or read active"
 	kept         = "7 the brake: records that a rejected hold keeps"
+	rolesGone    = "7 the brake: roles that went with their place's own row, within the brake"
 	orphans      = "7 the brake: customers that vanished with people's contacts at them"
 	counted      = "8 every record accounted for: runs whose counts were added up"
 	compared     = "8 every record accounted for: fields compared with the ERP"
@@ -119,7 +120,7 @@ const (
 )
 
 var promises = []string{
-	onlyReads, oneWay, choices, redisLost, checkpoints, resumed, oneWriter, lateWriters, absence, cutPulls, brakeOff, brakeOn, approved, kept, orphans,
+	onlyReads, oneWay, choices, redisLost, checkpoints, resumed, oneWriter, lateWriters, absence, cutPulls, brakeOff, brakeOn, approved, kept, rolesGone, orphans,
 	counted, previewed, refreshed,
 	compared, idempotent, tokens, apart, silent, replayed, everTrue, recipients, withinBudget,
 }

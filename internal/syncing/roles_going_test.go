@@ -1,0 +1,171 @@
+package syncing_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/connector/memory"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+)
+
+// payers is a world of 20 customers with one contact each, who is at it by its own record, and gets its invoices by the role that only
+// the place's own row states.
+func payers(t *testing.T) (w *world, customers, people []string) {
+	w = setup(t, memory.NetSuite)
+	customers = w.customers(20)
+	for i, id := range customers {
+		k := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i), Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@kelp.example", i))}}, id)
+		w.erp.Attach(id, k, connector.ERPRole{Key: "7", Name: "Payer"})
+		people = append(people, k)
+	}
+	w.mustSync(postgres.Full)
+	w.exec(`UPDATE roles SET invoice_presentment = true WHERE name LIKE 'Payer%'`)
+	if n := w.invoices(); n != 20 {
+		t.Fatalf("%d get invoices before anything happens", n)
+	}
+	return w, customers, people
+}
+
+// invoices counts the addresses of people that invoices go to.
+func (w *world) invoices() (n int) {
+	for _, r := range w.list(postgres.Recipients, postgres.Filter{Column: "communication_type", Value: "invoice_presentment"}) {
+		if r["role"] != "Company Contact" {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) wantInvoices(what string, want int) {
+	w.t.Helper()
+	if got := w.invoices(); got != want {
+		w.t.Errorf("%s: %d get invoices, want %d", what, got, want)
+	}
+}
+
+// TestRolesAreAskedAbout guards rule 7 for roles (decision 22): who stays attached and loses the role by which it gets mail is as missing from
+// the mail as who is gone.
+func TestRolesAreAskedAbout(t *testing.T) {
+	rows := connector.Key{Kind: connector.Links}
+	role := `SELECT string_agg(concat_ws(' ', l.id, active, array_to_string(stated_by, '+'), erp_role_key), '; ' ORDER BY l.id) FROM contactsync.customer_contacts l`
+	t.Run("Few", func(t *testing.T) {
+		w, customers, people := payers(t)
+		for i := range 5 {
+			w.erp.Detach(customers[i], people[i])
+		}
+		w.wantRun(postgres.Incremental, "five roles went", 0, 0)
+		w.wantInvoices("five roles went", 15)
+		w.erp.Detach(customers[5], people[5])
+		w.wantRun(postgres.Incremental, "another one within 24 hours", 0, 1)
+		w.wantInvoices("another one within 24 hours", 15)
+	})
+	t.Run("NoRows", func(t *testing.T) {
+		w, _, _ := payers(t)
+		before := pgtest.Value(t, w.dsn, role)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.wantRun(postgres.Full, "read again with all contacts", 0, 20)
+		w.wantInvoices("held", 20)
+		if mail := pgtest.Value(t, w.dsn, `SELECT concat_ws(' ', min(reason), count(*), count(left_at)) FROM contactsync.hold_items`); mail != "role_gone 20 0" {
+			t.Errorf("the hold has %q", mail)
+		}
+		stops, err := w.store.HoldMail(w.ctx, w.hold())
+		if want := "[[communication_contact 0 0 0] [invoice_presentment 20 20 20]]"; err != nil || fmt.Sprint(stops.Values) != want {
+			t.Errorf("the mail that stops is %v (%v), want %s", stops.Values, err, want)
+		}
+		if done := w.reject(); done.Kept != 20 {
+			t.Errorf("%+v", done)
+		}
+		w.wantRun(postgres.Incremental, "the same evidence", 0, 0)
+		w.wantRun(postgres.Full, "the same evidence in full", 0, 0)
+		w.wantInvoices("kept", 20)
+		if after := pgtest.Value(t, w.dsn, role); after != before {
+			t.Errorf("kept, and not as it was\nbefore %s\nafter  %s", before, after)
+		}
+		w.erp.Show(rows)
+		w.wantRun(postgres.Incremental, "the rows are back", 0, 0)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "gone again after they came back", 0, 20)
+	})
+	t.Run("Approved", func(t *testing.T) {
+		w, _, _ := payers(t)
+		before := pgtest.Value(t, w.dsn, role)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Full, "no rows at all", 0, 20)
+		if r := w.approve(); r.Status != "succeeded" || r.Gone != 0 || r.LeftBare != 20 {
+			t.Errorf("the approval's run %s: deactivated %d, left bare %d; want 0 and 20", r.Status, r.Gone, r.LeftBare)
+		}
+		w.wantInvoices("approved", 0)
+		w.wantRun(postgres.Full, "after the approval", 0, 0)
+		if done := w.reject(); done.Back != 20 || done.Changed != 0 {
+			t.Errorf("%+v", done)
+		}
+		w.wantInvoices("brought back", 20)
+		if after := pgtest.Value(t, w.dsn, role); after != before {
+			t.Errorf("not brought back as it was\nbefore %s\nafter  %s", before, after)
+		}
+		w.wantRun(postgres.Full, "the same evidence", 0, 0)
+		w.wantInvoices("kept after it was brought back", 20)
+	})
+	t.Run("BackBeforeAnybodyDecides", func(t *testing.T) {
+		w, _, _ := payers(t)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.erp.Show(rows)
+		w.wantRun(postgres.Incremental, "the rows are back", 0, 0)
+		if h := w.hold(); h.State != "emptied" {
+			t.Errorf("the hold is %s", h.State)
+		}
+		w.wantInvoices("back", 20)
+	})
+	t.Run("ThenThePlaceGoes", func(t *testing.T) {
+		w, _, people := payers(t)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.erp.SetCompany(people[0], "")
+		w.wantRun(postgres.Incremental, "one is at its customer by nothing now", 0, 20)
+		if got := pgtest.Value(t, w.dsn, `SELECT string_agg(reason || ' ' || n, ', ' ORDER BY reason) FROM (
+			SELECT reason, count(*) AS n FROM contactsync.hold_items WHERE left_at IS NULL GROUP BY 1) i`); got != "detached 1, role_gone 19" {
+			t.Errorf("the hold has %q", got)
+		}
+		w.wantRun(postgres.Incremental, "that contact is not read again", 0, 20)
+		if got := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.hold_items WHERE left_at IS NULL AND reason = 'detached'`); got != "1" {
+			t.Error("a run that did not read the contact forgot that its place goes")
+		}
+		if r := w.approve(); r.Gone != 1 {
+			t.Errorf("deactivated %d", r.Gone)
+		}
+		w.wantInvoices("approved", 0)
+	})
+	t.Run("Preview", func(t *testing.T) {
+		w, customers, people := payers(t)
+		w.erp.Hide(rows)
+		run := w.preview(postgres.Full)
+		n := len(w.list(postgres.PreviewChanges, postgres.Filter{Column: "run_id", Value: run.ID}, postgres.Filter{Column: "reason", Value: "role_gone"}))
+		if n != 20 {
+			t.Errorf("the preview names %d roles that would be held", n)
+		}
+		w.erp.Show(rows)
+		for i := range 6 {
+			w.erp.Detach(customers[i], people[i])
+		}
+		w.wantRun(postgres.Incremental, "six roles went", 0, 6)
+		c, err := w.store.FindConnection(w.ctx, "Kelp books")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wider, err := c.Stored.Change([]string{"brake_percent=50"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.Set(w.ctx, c, postgres.Settable{Settings: wider}, ops); err != nil {
+			t.Fatal(err)
+		}
+		run = w.preview(postgres.Full)
+		if said := w.list(postgres.PreviewChanges, postgres.Filter{Column: "run_id", Value: run.ID}); len(said) != 6 || said[0]["what"] != "changed" {
+			t.Errorf("the preview of the wider brake says %v, want six changed roles", said)
+		}
+	})
+}
