@@ -101,7 +101,7 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 		if err := w.goOn(ctx); err != nil {
 			return err
 		}
-		if err := w.decide(ctx, page); err != nil {
+		if err := w.decide(ctx, reconcile.Read(page)); err != nil {
 			return err
 		}
 		if err := w.unstatedRows(ctx, id); err != nil {

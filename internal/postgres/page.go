@@ -40,14 +40,14 @@ var ErrPagesLost = errors.New("saved pages were lost, as when Postgres crashes: 
 // errLost keeps once from repeating what must not be repeated.
 var errLost = ErrLeaseLost
 
-// SavePage writes a page, what it named and signalled, the run's counts and its checkpoint, in one transaction. calls is
+// SavePage writes what a page says, what it named and signalled, the run's counts and its checkpoint, in one transaction. calls is
 // the number of data requests since the last write.
-func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, calls int) (reconcile.Counts, error) {
+func (s *Store) SavePage(ctx context.Context, step Step, said reconcile.Reading, calls int) (reconcile.Counts, error) {
 	var w *pageWriter
 	save := func() error {
 		return s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 			w = &pageWriter{tx: tx, step: step, unhurried: true, allNew: step.progress != nil && step.progress.allNew}
-			return w.savePage(ctx, page, calls)
+			return w.savePage(ctx, said, calls)
 		})
 	}
 	err := save()
@@ -57,7 +57,7 @@ func (s *Store) SavePage(ctx context.Context, step Step, page connector.Page, ca
 	if err != nil {
 		return reconcile.Counts{}, fmt.Errorf("save page: %w", err)
 	}
-	step.saved(page)
+	step.saved(said.Page)
 	step.savedNamed(w.page, w.named)
 	return w.plan.Counts, nil
 }
@@ -117,21 +117,21 @@ type pageWriter struct {
 	later *[]connector.ERPRole
 }
 
-func (w *pageWriter) savePage(ctx context.Context, page connector.Page, calls int) error {
+func (w *pageWriter) savePage(ctx context.Context, said reconcile.Reading, calls int) error {
 	if err := w.goOn(ctx); err != nil {
 		return err
 	}
-	if err := w.save(ctx, page); err != nil {
+	if err := w.save(ctx, said); err != nil {
 		return err
 	}
-	return w.advance(ctx, page, calls)
+	return w.advance(ctx, said.Page, calls)
 }
 
 func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
 	if err := w.goOn(ctx); err != nil {
 		return err
 	}
-	if err := w.save(ctx, found); err != nil {
+	if err := w.save(ctx, reconcile.Read(found)); err != nil {
 		return err
 	}
 	seen := map[connector.Key]bool{}
@@ -197,31 +197,19 @@ func (w *pageWriter) goOn(ctx context.Context) error {
 }
 
 // save plans the page against what is held and writes what changed.
-func (w *pageWriter) save(ctx context.Context, page connector.Page) error {
-	if err := w.decide(ctx, page); err != nil {
+func (w *pageWriter) save(ctx context.Context, said reconcile.Reading) error {
+	if err := w.decide(ctx, said); err != nil {
 		return err
 	}
 	return w.write(ctx)
 }
 
-// decide plans the page. What it says is taken apart while Postgres finds what is held, which is a tenth of an unchanged page's time.
-func (w *pageWriter) decide(ctx context.Context, page connector.Page) error {
-	said := make(chan func() reconcile.Reading, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil { // it is the step's to panic, which ends no other
-				said <- func() reconcile.Reading { panic(p) }
-			}
-		}()
-		r := reconcile.Read(page)
-		said <- func() reconcile.Reading { return r }
-	}()
-	err := w.read(ctx, page)
-	r := (<-said)()
-	if err != nil {
+// decide plans the page.
+func (w *pageWriter) decide(ctx context.Context, said reconcile.Reading) error {
+	if err := w.read(ctx, said.Page); err != nil {
 		return fmt.Errorf("read what is held: %w", err)
 	}
-	w.incoming, w.plan = page, r.Plan(w.held)
+	w.incoming, w.plan = said.Page, said.Plan(w.held)
 	return nil
 }
 

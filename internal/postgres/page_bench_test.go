@@ -13,6 +13,7 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // BenchmarkSavePage saves pages of 1000 records: customers of QuickBooks, each with its own contact and mostly two or three points;
@@ -63,7 +64,7 @@ func BenchmarkSavePage(b *testing.B) {
 			}
 			step := claim()
 			save := func(n int, page connector.Page) {
-				counts, err := store.SavePage(b.Context(), step, page, 1)
+				counts, err := store.SavePage(b.Context(), step, reconcile.Read(page), 1)
 				if err != nil || counts.Read()%1000 != 0 {
 					b.Fatalf("page %d: %+v, %v", n, counts, err)
 				}

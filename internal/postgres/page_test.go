@@ -27,7 +27,7 @@ func TestPageReadsWhatItNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		counts, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, page, 1)
+		counts, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, reconcile.Read(page), 1)
 		if err != nil || counts.Read() != 1000 {
 			t.Fatalf("%+v, %v", counts, err)
 		}
@@ -91,7 +91,7 @@ func TestFirstLoadTakesRecordsForNew(t *testing.T) {
 	}
 	claim.ERPLabel = "One"
 	save := func(page connector.Page) reconcile.Counts {
-		counts, err := store.SavePage(t.Context(), claim.Step, page, 1)
+		counts, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(page), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestIssueClosesWhenItsRecordIsReadAgain(t *testing.T) {
 				page connector.Page
 				want string
 			}{{page, " others, 7"}, {benchPage(0), " others, none of its"}} {
-				if _, err := store.SavePage(t.Context(), claim.Step, step.page, 1); err != nil {
+				if _, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(step.page), 1); err != nil {
 					t.Fatal(err)
 				}
 				if got, want := open(), strconv.Itoa(others)+step.want; got != want {
@@ -209,7 +209,7 @@ func TestTextsReachPostgresAsTheyAre(t *testing.T) {
 	for i, name := range names {
 		page.Customers = append(page.Customers, connector.Customer{ID: strconv.Itoa(i), Name: "n " + name, Kind: contact.Customer, Active: true})
 	}
-	if _, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, page, 1); err != nil {
+	if _, err := store.SavePage(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, reconcile.Read(page), 1); err != nil {
 		t.Fatal(err)
 	}
 	for i, name := range names {

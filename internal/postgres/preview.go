@@ -14,6 +14,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/reconcile"
 	"github.com/centime/contactsync/internal/settings"
 )
 
@@ -248,7 +249,7 @@ func (r *rehearsal) replayPage(ctx context.Context) (more bool, err error) {
 	}
 	w := pageWriter{tx: r.tx, step: r.stage, later: &r.met}
 	if len(kept.Asked) == 0 {
-		err := w.savePage(ctx, page, 0)
+		err := w.savePage(ctx, reconcile.Read(page), 0)
 		r.stage.saved(page)
 		r.stage.savedNamed(w.page, w.named)
 		return true, err

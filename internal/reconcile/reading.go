@@ -11,9 +11,10 @@ import (
 )
 
 // A Reading is what a page says: ids that can be stored, texts that are cleaned, channels taken apart. It needs nothing that is held, and
-// so can be made while that is read.
+// so can be made before it is that page's turn.
 type Reading struct {
-	page      connector.Page // of this: its links, deletions and bad records, those with a proper id
+	Page      connector.Page // as it came
+	proper    connector.Page // of it: its links, deletions and bad records, those with a proper id
 	customers []saidOfCustomer
 	contacts  []saidOfContact
 	issues    []issueKey // of what has no id
@@ -41,7 +42,7 @@ type issueKey struct {
 // Read reads a page, which is not changed. What has no id that can be stored is left out: nothing of it could be found again, so it is
 // refused.
 func Read(page connector.Page) Reading {
-	r := Reading{customers: make([]saidOfCustomer, 0, len(page.Customers)), contacts: make([]saidOfContact, 0, len(page.Contacts))}
+	r := Reading{Page: page, customers: make([]saidOfCustomer, 0, len(page.Customers)), contacts: make([]saidOfContact, 0, len(page.Contacts))}
 	refuse := func(kind connector.Kind) bool {
 		r.issues = append(r.issues, issueKey{connector.Key{Kind: kind}, "id", ReasonBadID})
 		r.lost++
@@ -64,17 +65,17 @@ func Read(page connector.Page) Reading {
 			r.contacts = append(r.contacts, readContact(c))
 		}
 	}
-	r.page.Links = without(page.Links, func(l connector.Link) bool {
+	r.proper.Links = without(page.Links, func(l connector.Link) bool {
 		if ProperID(l.Customer) && ProperID(l.Contact) {
 			return false
 		}
 		return l.StatedBy != (connector.Key{}) || refuse(connector.Links)
 	})
-	r.page.Deleted = without(page.Deleted, func(k connector.Key) bool { return !ProperID(k.ID) })
-	r.page.Bad = slices.Clone(page.Bad)
-	for i, b := range r.page.Bad {
+	r.proper.Deleted = without(page.Deleted, func(k connector.Key) bool { return !ProperID(k.ID) })
+	r.proper.Bad = slices.Clone(page.Bad)
+	for i, b := range r.proper.Bad {
 		if !ProperID(b.Key.ID) {
-			r.page.Bad[i].Key.ID = ""
+			r.proper.Bad[i].Key.ID = ""
 		}
 	}
 	return r

@@ -28,7 +28,7 @@ func Page(held Held, page connector.Page) Plan { return Read(page).Plan(held) }
 // Plan plans the page against what is held.
 func (r Reading) Plan(held Held) Plan {
 	rows := 0 // links that are records of their own
-	for _, l := range r.page.Links {
+	for _, l := range r.proper.Links {
 		if l.StatedBy == (connector.Key{}) {
 			rows++
 		}
@@ -46,10 +46,10 @@ func (r Reading) Plan(held Held) Plan {
 		p.contact(c)
 	}
 	p.links(r)
-	for _, k := range r.page.Deleted {
+	for _, k := range r.proper.Deleted {
 		p.deleted(k)
 	}
-	for _, b := range r.page.Bad {
+	for _, b := range r.proper.Bad {
 		p.bad(b)
 	}
 	return p.finish()
@@ -58,10 +58,10 @@ func (r Reading) Plan(held Held) Plan {
 // makeRoom makes it for what is new: on a first load that is everything.
 func (p *planner) makeRoom(r Reading) {
 	p.plan.Named.Customers = make([]string, 0, len(r.customers))
-	p.plan.Named.Links = make([]Pair, 0, len(r.page.Links))
+	p.plan.Named.Links = make([]Pair, 0, len(r.proper.Links))
 	p.plan.Customers = make([]CustomerChange, 0, max(0, len(r.customers)-len(p.held.Customers)))
 	p.plan.Contacts = make([]ContactChange, 0, max(0, len(r.contacts)-len(p.held.Contacts)))
-	p.plan.Links = make([]LinkChange, 0, max(0, len(r.page.Links)-len(p.held.Links)))
+	p.plan.Links = make([]LinkChange, 0, max(0, len(r.proper.Links)-len(p.held.Links)))
 }
 
 // outcome of a record, in order of precedence: a record with a new part and a changed part is created.
@@ -124,11 +124,11 @@ func (p *planner) withoutErased(r Reading) Reading {
 			r.contacts[i] = saidOfContact{Contact: connector.Contact{ID: c.ID, Active: c.Active, ModifiedAt: c.ModifiedAt}}
 		}
 	}
-	r.page.Links = slices.DeleteFunc(slices.Clone(r.page.Links), func(l connector.Link) bool {
+	r.proper.Links = slices.DeleteFunc(slices.Clone(r.proper.Links), func(l connector.Link) bool {
 		return erased(connector.Contacts, l.Contact) &&
 			(l.StatedBy != (connector.Key{}) || pass(connector.Key{Kind: connector.Links, ID: connector.LinkID(l.Customer, l.Contact)}))
 	})
-	r.page.Bad = slices.DeleteFunc(slices.Clone(r.page.Bad), func(b connector.Bad) bool {
+	r.proper.Bad = slices.DeleteFunc(slices.Clone(r.proper.Bad), func(b connector.Bad) bool {
 		_, person, _ := strings.Cut(b.Key.ID, "/")
 		return (b.Key.Kind == connector.Contacts && erased(connector.Contacts, b.Key.ID) ||
 			b.Key.Kind == connector.Links && erased(connector.Contacts, person)) && pass(b.Key)
@@ -228,10 +228,10 @@ func (p *planner) links(r Reading) {
 	for _, c := range r.contacts {
 		contacts[c.ID] = true
 	}
-	stated := make(map[statement]bool, len(r.page.Links))
-	merged := make(map[Pair]*LinkChange, len(r.page.Links))
-	order := make([]Pair, 0, len(r.page.Links))
-	for _, l := range r.page.Links {
+	stated := make(map[statement]bool, len(r.proper.Links))
+	merged := make(map[Pair]*LinkChange, len(r.proper.Links))
+	order := make([]Pair, 0, len(r.proper.Links))
+	for _, l := range r.proper.Links {
 		pair := Pair{l.Customer, l.Contact}
 		by := Stater(l.StatedBy)
 		record := l.StatedBy

@@ -13,6 +13,7 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // claimed queues a full run and takes its lease.
@@ -46,7 +47,7 @@ func pageOf(ids ...string) connector.Page {
 func TestEndedLeaseCannotWrite(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
 	late := w.claimed(time.Microsecond)
-	if _, err := w.store.SavePage(w.ctx, late.Step, pageOf("1"), 0); !errors.Is(err, postgres.ErrLeaseLost) {
+	if _, err := w.store.SavePage(w.ctx, late.Step, reconcile.Read(pageOf("1")), 0); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("a page after the lease's end: %v", err)
 	}
 }
@@ -77,7 +78,7 @@ func TestCursorMovesWithTheOutcome(t *testing.T) {
 	c := w.claimed(time.Minute)
 	page := pageOf("1")
 	page.End = &connector.End{Cursor: "next"}
-	if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+	if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(page), 0); err != nil {
 		t.Fatal(err)
 	}
 	cursor := func() string { return pgtest.Value(t, w.dsn, `SELECT cursor FROM contactsync.connections`) }
@@ -102,7 +103,7 @@ func TestLostPagesMakeNobodyAbsent(t *testing.T) {
 	last := pageOf(ids[1]["customer_erp_id"], ids[2]["customer_erp_id"])
 	last.End = &connector.End{Cursor: "next", Listed: []connector.Kind{connector.Customers}}
 	for _, page := range []connector.Page{pageOf(ids[0]["customer_erp_id"]), last} {
-		if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+		if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(page), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -252,7 +253,7 @@ func TestNULAloneIsCutOut(t *testing.T) {
 	c := w.claimed(time.Minute)
 	page := pageOf("1")
 	page.Customers[0].Name = "Kelp\x00 Ltd"
-	if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+	if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(page), 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.list(postgres.Customers)[0]["name"]; got != "Kelp Ltd" {
@@ -265,7 +266,7 @@ func TestRecordCountsOnceARun(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
 	c := w.claimed(time.Minute)
 	for _, page := range []connector.Page{pageOf("1", "2"), pageOf("2", "3")} {
-		if _, err := w.store.SavePage(w.ctx, c.Step, page, 0); err != nil {
+		if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(page), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

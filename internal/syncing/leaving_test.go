@@ -14,6 +14,7 @@ import (
 	"github.com/centime/contactsync/internal/connector/memory"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // found looks for texts in every column of every table, whatever its type, and says where it met them. The tables are the
@@ -149,7 +150,7 @@ func TestPurgeLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			page := connector.Page{Customers: []connector.Customer{{ID: "cuqx0", Name: "Zyxlabs"}}, Next: "x"}
-			if _, err := w.store.SavePage(w.ctx, claimed.Step, page, 0); !errors.Is(err, postgres.ErrLeaseLost) {
+			if _, err := w.store.SavePage(w.ctx, claimed.Step, reconcile.Read(page), 0); !errors.Is(err, postgres.ErrLeaseLost) {
 				t.Errorf("a worker wrote after the purge: %v", err)
 			}
 			if whole {

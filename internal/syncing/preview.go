@@ -12,11 +12,11 @@ import (
 )
 
 // savePage saves a page; of a preview it is only kept.
-func (s *step) savePage(ctx context.Context, page connector.Page) (reconcile.Counts, error) {
+func (s *step) savePage(ctx context.Context, said reconcile.Reading) (reconcile.Counts, error) {
 	if s.c.Preview {
-		return reconcile.Counts{}, s.w.Store.SavePreviewPage(ctx, s.c.Step, page, s.taken())
+		return reconcile.Counts{}, s.w.Store.SavePreviewPage(ctx, s.c.Step, said.Page, s.taken())
 	}
-	return s.w.Store.SavePage(ctx, s.c.Step, page, s.taken())
+	return s.w.Store.SavePage(ctx, s.c.Step, said, s.taken())
 }
 
 // preview rehearses what was read until nothing is left to be looked up, and ends the run with its report. It does not mind how

@@ -13,6 +13,7 @@ import (
 	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // exec changes the database as its owner, as a person's program would.
@@ -547,7 +548,7 @@ func TestOneBadIdNeverFailsARun(t *testing.T) {
 		page.Links = append(page.Links, connector.Link{Customer: id, Contact: contact.OwnID(id), StatedBy: customer(id)})
 		page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: connector.Links, ID: id + "/" + id}, Field: "x", Reason: "y"})
 	}
-	counts, err := w.store.SavePage(w.ctx, c.Step, page, 0)
+	counts, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(page), 0)
 	if err != nil || counts.Created != 1 || counts.Refused < 3 {
 		t.Errorf("%+v, %v", counts, err)
 	}

@@ -292,11 +292,11 @@ func (s *step) limits() connector.Limits {
 
 // fetched is a page on its way from the ERP to Postgres.
 type fetched struct {
-	page connector.Page
+	said reconcile.Reading
 	err  error
 }
 
-// fetch pulls ahead by one page, so that fetching overlaps saving. It ends when ctx does.
+// fetch pulls ahead by one page, so that fetching it and taking it apart overlap saving. It ends when ctx does.
 func fetch(ctx context.Context, source connector.Source, p connector.Pull, to chan<- fetched) {
 	defer close(to)
 	send := func(f fetched) bool {
@@ -313,11 +313,11 @@ func fetch(ctx context.Context, source connector.Source, p connector.Pull, to ch
 			if e, ok := r.(runtime.Error); ok {
 				what = e.Error()
 			}
-			send(fetched{err: fmt.Errorf("pull: the connector panicked: %s", what)})
+			send(fetched{err: fmt.Errorf("pull: panicked: %s", what)})
 		}
 	}()
 	for page, err := range source.Pull(ctx, p) {
-		if !send(fetched{page, err}) || err != nil || page.End != nil {
+		if !send(fetched{reconcile.Read(page), err}) || err != nil || page.End != nil {
 			return
 		}
 	}
@@ -337,10 +337,10 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		if f.err != nil {
 			return f.err
 		}
-		if s.c.Quiet(f.page) {
+		if s.c.Quiet(f.said.Page) {
 			var done bool
 			err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
-				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.page.End, int(s.calls.Load()))
+				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.said.Page.End, int(s.calls.Load()))
 				return err
 			})
 			if err != nil {
@@ -354,7 +354,7 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		var counts reconcile.Counts
 		began := time.Now()
 		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
-			counts, err = s.savePage(ctx, f.page)
+			counts, err = s.savePage(ctx, f.said)
 			return err
 		})
 		if err != nil {
@@ -362,9 +362,9 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		}
 		s.w.Metrics.PageSaved(s.c.ERP, time.Since(began))
 		s.count(counts)
-		s.c.Attempts, s.c.ThrottledSince, s.c.Resume = 0, time.Time{}, f.page.Next
+		s.c.Attempts, s.c.ThrottledSince, s.c.Resume = 0, time.Time{}, f.said.Page.Next
 		s.log.DebugContext(ctx, "page saved", "read", counts.Read(), "created", counts.Created, "updated", counts.Updated)
-		if f.page.End != nil {
+		if f.said.Page.End != nil {
 			s.c.Pulled = true
 			return nil
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 	"github.com/centime/contactsync/internal/settings"
 	"github.com/centime/contactsync/internal/syncing"
 )
@@ -471,13 +472,13 @@ func TestPagesThatACrashTookAreReadAgain(t *testing.T) {
 	t.Run("BeforeTheEnd", func(t *testing.T) {
 		w := setup(t, memory.QuickBooks)
 		c := w.claimed(time.Minute)
-		if _, err := w.store.SavePage(w.ctx, c.Step, pageOf("1"), 0); err != nil {
+		if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(pageOf("1")), 0); err != nil {
 			t.Fatal(err)
 		}
 		crash := w.crash(w.ctx, 1)
 		last := pageOf("2")
 		last.End = &connector.End{Cursor: "done", Listed: []connector.Kind{connector.Customers}}
-		if _, err := w.store.SavePage(w.ctx, c.Step, last, 0); err != nil {
+		if _, err := w.store.SavePage(w.ctx, c.Step, reconcile.Read(last), 0); err != nil {
 			t.Fatal(err)
 		}
 		crash()
@@ -560,7 +561,7 @@ func TestLoserOfTheLeaseCannotWrite(t *testing.T) {
 	page := connector.Page{
 		Customers: []connector.Customer{{ID: "99", Name: "Ghost", Kind: contact.Customer, Active: true}}, Next: "x",
 	}
-	if _, err := w.store.SavePage(w.ctx, loser.Step, page, 0); !errors.Is(err, postgres.ErrLeaseLost) {
+	if _, err := w.store.SavePage(w.ctx, loser.Step, reconcile.Read(page), 0); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("the loser's page: %v", err)
 	}
 	if _, err := w.store.Finish(w.ctx, loser.Step, loser.Settings, true, 0); !errors.Is(err, postgres.ErrLeaseLost) {
@@ -572,7 +573,7 @@ func TestLoserOfTheLeaseCannotWrite(t *testing.T) {
 	if n := len(w.list(postgres.Customers)); n != 0 {
 		t.Errorf("the loser wrote %d customers", n)
 	}
-	if _, err := w.store.SavePage(w.ctx, winner.Step, page, 0); err != nil {
+	if _, err := w.store.SavePage(w.ctx, winner.Step, reconcile.Read(page), 0); err != nil {
 		t.Errorf("the winner: %v", err)
 	}
 }
@@ -593,13 +594,13 @@ func TestRunIDsMayComeAgain(t *testing.T) {
 	outlived := now.Step
 	outlived.Connection++
 	page := connector.Page{Next: "x"}
-	if _, err := w.store.SavePage(w.ctx, outlived, page, 0); !errors.Is(err, postgres.ErrLeaseLost) {
+	if _, err := w.store.SavePage(w.ctx, outlived, reconcile.Read(page), 0); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("its page: %v", err)
 	}
 	if _, err := w.store.Renew(w.ctx, outlived, time.Minute); !errors.Is(err, postgres.ErrLeaseLost) {
 		t.Errorf("its renewal: %v", err)
 	}
-	if _, err := w.store.SavePage(w.ctx, now.Step, page, 0); err != nil {
+	if _, err := w.store.SavePage(w.ctx, now.Step, reconcile.Read(page), 0); err != nil {
 		t.Errorf("the run's own worker: %v", err)
 	}
 }
