@@ -121,7 +121,13 @@ func (s *Store) FindErasable(ctx context.Context, tenant int64, idOrAddress stri
 // says who stops getting mail; a rehearsal only says so.
 func (s *Store) EraseContact(ctx context.Context, tenant, contact int64, by By, rehearsal bool) (MailDifference, error) {
 	d, err := s.weighed(ctx, asOps, tenant, rehearsal, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `SELECT erase_contact($1, $2, $3)`, contact, by.User, by.Reason)
+		// A run that ends meanwhile waits for its row, and has a view of before (still): that the row has changed undoes it.
+		_, err := tx.ExecContext(ctx, `UPDATE runs SET fencing = fencing WHERE tenant_id = $1 AND status IN ('running', 'waiting')
+			AND connection_id = (SELECT connection_id FROM contacts WHERE tenant_id = $1 AND id = $2)`, tenant, contact)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `SELECT erase_contact($1, $2, $3)`, contact, by.User, by.Reason)
 		return err
 	})
 	if pq.As(err, pqerror.NoDataFound) != nil {
