@@ -75,7 +75,7 @@ func (a *app) explain(x postgres.Explained) {
 		a.out.say(nil, "  At %s (%d, in the ERP %s)%s", printable(p.CustomerName), p.Customer, p.CustomerERPID, stated(p))
 		a.out.say(nil, "    Role: %s", roleOf(x, p))
 		if p.Hold != 0 {
-			a.out.say(nil, "    It would have gone, and hold %d keeps it until somebody decides: syncctl hold show %d", p.Hold, p.Hold)
+			a.out.say(nil, "    It, or its role, would have gone, and hold %d keeps it until somebody decides: syncctl hold show %d", p.Hold, p.Hold)
 		}
 		for _, v := range p.Mail {
 			gets := "no"

@@ -39,7 +39,7 @@ run AS (
 	FROM runs r WHERE r.tenant_id = $1 AND r.id = $2
 ),
 decided AS (
-	SELECT i.kind, i.entity_id AS id, i.evidence, i.stated_by, h.state, h.state = 'rejected' AND (i.kind, i.entity_id) IN (
+	SELECT i.kind, i.entity_id AS id, i.reason, i.evidence, i.stated_by, h.state, h.state = 'rejected' AND (i.kind, i.entity_id) IN (
 		SELECT a.kind, a.entity_id FROM run r JOIN holds o ON o.tenant_id = $1 AND o.connection_id = r.connection_id AND o.state = 'open'
 		JOIN hold_items a ON a.tenant_id = $1 AND a.hold_id = o.id AND a.left_at IS NULL) AS asked
 	FROM run r JOIN holds h ON h.tenant_id = $1 AND h.connection_id = r.connection_id AND h.state IN ('approved', 'rejected')
@@ -130,14 +130,16 @@ unstated AS (
 		AND NOT EXISTS (SELECT FROM named_link n WHERE s.by = 'link' AND n.id = s.id AND n.page > s.page)
 	GROUP BY s.id
 ),
-restated AS (
+kept_place AS (SELECT id, reason, stated_by FROM decided WHERE kind = 'link' AND state = 'rejected' AND NOT asked),
+restated AS ( -- a role that a rejection keeps says nothing of the place
 	SELECT u.id, u.by, s.stated_by
 	FROM unstated u JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = u.id
 	CROSS JOIN LATERAL (SELECT ARRAY(SELECT unnest(l.stated_by) EXCEPT SELECT unnest(u.by) ORDER BY 1) AS stated_by) s
 	WHERE s.stated_by <> '{}' AND ` + roleBy + ` IS NOT DISTINCT FROM l.erp_role_key
 		OR u.id NOT IN (SELECT id FROM decided WHERE kind = 'link' AND state = 'approved')
-			AND EXISTS (SELECT FROM unnest(u.by) AS b (by) WHERE (u.id, b.by) NOT IN (
-				SELECT id, unnest(stated_by) FROM decided WHERE kind = 'link' AND state = 'rejected' AND NOT asked))
+			AND EXISTS (SELECT FROM unnest(u.by) AS b (by)
+				WHERE (u.id, b.by) NOT IN (SELECT id, unnest(stated_by) FROM kept_place WHERE reason <> ` + roleGone + `)
+					AND (s.stated_by = '{}' OR (u.id, b.by) NOT IN (SELECT id, unnest(stated_by) FROM kept_place WHERE reason = ` + roleGone + `)))
 ),
 going_link AS (
 	SELECT l.id, s.by FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.active WHERE s.stated_by = '{}'
@@ -252,6 +254,8 @@ func deactivate(ctx context.Context, tx *sqlx.Tx, step Step, found string) error
 // roleGone is the reason of an item of a hold by which a customer contact stays, and its role goes with its own row.
 const roleGone = `'role_gone'`
 
+const roleEvidence = `'the place''s own row with the role is gone, a record still states the place'`
+
 // isGone: what item i holds is no longer active, or has lost its role.
 const isGone = `CASE i.kind
 	WHEN 'customer' THEN EXISTS (SELECT FROM customers c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id AND NOT c.active)
@@ -361,7 +365,7 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
 				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
-					AND EXISTS (SELECT FROM unstated WHERE 'link' = ANY (by)) THEN 'links'
+					AND (EXISTS (SELECT FROM going_link WHERE 'link' = ANY (by)) OR EXISTS (SELECT FROM going_role)) THEN 'links'
 				ELSE '' END AS empty_kind,
 			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again,
 			EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM going_link)
@@ -514,7 +518,7 @@ func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
 				UNION ALL SELECT 'contact', id, reason, evidence, '{}' FROM going_contact WHERE NOT own
 				UNION ALL SELECT 'link', id, 'detached', 'no longer stated by ' || array_to_string(by, ', '), by
 					FROM (SELECT id, ARRAY(SELECT unnest(by) ORDER BY 1) AS by FROM going_link) AS l
-				UNION ALL SELECT 'link', id, `+roleGone+`, 'the place''s own row with the role is gone, a record still states the place', by FROM going_role) g
+				UNION ALL SELECT 'link', id, `+roleGone+`, `+roleEvidence+`, by FROM going_role) g
 			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence,
 				stated_by = excluded.stated_by, left_at = NULL, left_by_run = NULL,
 				added_by_run = CASE WHEN i.left_at IS NULL THEN i.added_by_run ELSE excluded.added_by_run END,

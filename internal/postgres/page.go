@@ -956,7 +956,8 @@ func (w *pageWriter) issues(ctx context.Context) error {
 }
 
 // leaveHold takes out of the connection's holds what the page read active: of an open one, of an approved one that is not carried
-// out yet, and of what a rejection remembers. A role leaves only with the row that states it.
+// out yet, and of what a rejection remembers. A place that only a record states again stays in it for the role, which leaves with the row
+// that states it.
 func (w *pageWriter) leaveHold(ctx context.Context) error {
 	if !w.hasHold {
 		return nil
@@ -979,6 +980,16 @@ func (w *pageWriter) leaveHold(ctx context.Context) error {
 		rows = append(rows, w.linkIDs[pair])
 	}
 	_, err := w.tx.ExecContext(ctx, `
+		UPDATE hold_items i SET reason = `+roleGone+`, evidence = `+roleEvidence+`, stated_by = '{link}'
+		FROM holds h, customer_contacts l
+		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
+			AND l.tenant_id = $1 AND l.id = i.entity_id AND l.link_role_key IS DISTINCT FROM l.record_role_key
+			AND i.kind = 'link' AND i.reason <> `+roleGone+` AND 'link' = ANY (i.stated_by) AND i.entity_id = ANY ($3) AND NOT i.entity_id = ANY ($4)`,
+		w.step.Tenant, w.step.Connection, pq.Array(links), pq.Array(some(rows)))
+	if err != nil {
+		return err
+	}
+	_, err = w.tx.ExecContext(ctx, `
 		UPDATE hold_items i SET left_at = now(), left_by_run = $3
 		FROM holds h
 		WHERE h.tenant_id = $1 AND h.connection_id = $2 AND i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL

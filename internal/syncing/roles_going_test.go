@@ -139,6 +139,36 @@ func TestRolesAreAskedAbout(t *testing.T) {
 		}
 		w.wantInvoices("approved", 0)
 	})
+	t.Run("OnlyTheRecordIsBack", func(t *testing.T) {
+		w, customers, people := payers(t)
+		w.erp.Hide(rows)
+		for i := range 6 {
+			w.erp.SetCompany(people[i], "")
+		}
+		w.wantRun(postgres.Incremental, "six places and fourteen roles", 0, 20)
+		w.reject()
+		w.erp.SetCompany(people[0], customers[0])
+		w.wantRun(postgres.Incremental, "one is there by its record again", 0, 0)
+		w.wantRun(postgres.Full, "which says nothing of its role", 0, 0)
+		w.wantInvoices("kept", 20)
+	})
+	t.Run("KeptRolesKeepNoPlace", func(t *testing.T) {
+		w, customers, people := payers(t)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.reject()
+		w.erp.SetCompany(people[0], customers[1])
+		w.refresh(customers[1]) // learns that the record has left the other one, too
+		w.wantRun(postgres.Incremental, "a place goes whose role was kept", 0, 1)
+	})
+	t.Run("OthersGoWhileRolesAreKept", func(t *testing.T) {
+		w, customers, _ := payers(t)
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.reject()
+		w.erp.Inactivate(customer(customers[0]))
+		w.wantRun(postgres.Incremental, "one customer is inactive", 2, 0)
+	})
 	t.Run("Preview", func(t *testing.T) {
 		w, customers, people := payers(t)
 		w.erp.Hide(rows)
