@@ -182,17 +182,7 @@ func TestRolesAreAskedAbout(t *testing.T) {
 			w.erp.Detach(customers[i], people[i])
 		}
 		w.wantRun(postgres.Incremental, "six roles went", 0, 6)
-		c, err := w.store.FindConnection(w.ctx, "Kelp books")
-		if err != nil {
-			t.Fatal(err)
-		}
-		wider, err := c.Stored.Change([]string{"brake_percent=50"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.store.Set(w.ctx, c, postgres.Settable{Settings: wider}, ops); err != nil {
-			t.Fatal(err)
-		}
+		w.widenBrake()
 		run = w.preview(postgres.Full)
 		if said := w.list(postgres.PreviewChanges, postgres.Filter{Column: "run_id", Value: run.ID}); len(said) != 6 || said[0]["what"] != "changed" {
 			t.Errorf("the preview of the wider brake says %v, want six changed roles", said)

@@ -452,6 +452,22 @@ func TestRightsHoldUntilDecided(t *testing.T) {
 	}
 }
 
+// widenBrake lets half of the customer contacts go unasked.
+func (w *world) widenBrake() {
+	w.t.Helper()
+	c, err := w.store.FindConnection(w.ctx, "Kelp books")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	wider, err := c.Stored.Change([]string{"brake_percent=50"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.store.Set(w.ctx, c, postgres.Settable{Settings: wider}, ops); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // TestWiderBrakeEmptiesTheHold: once what was held has gone, nothing is said to be held.
 func TestWiderBrakeEmptiesTheHold(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
@@ -463,17 +479,7 @@ func TestWiderBrakeEmptiesTheHold(t *testing.T) {
 	if r := w.mustSync(postgres.Full); r.Held != 8 {
 		t.Fatalf("held %d, want 8", r.Held)
 	}
-	c, err := w.store.FindConnection(w.ctx, "Kelp books")
-	if err != nil {
-		t.Fatal(err)
-	}
-	wider, err := c.Stored.Change([]string{"brake_percent=50"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.store.Set(w.ctx, c, postgres.Settable{Settings: wider}, ops); err != nil {
-		t.Fatal(err)
-	}
+	w.widenBrake()
 	if r := w.mustSync(postgres.Full); r.Gone != 8 || r.Held != 0 {
 		t.Errorf("deactivated %d, held %d; want 8 and 0", r.Gone, r.Held)
 	}
