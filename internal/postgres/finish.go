@@ -164,10 +164,11 @@ again AS (
 affected AS (` + affected + `)`
 
 // affected are the customer contacts that were active and would not be, and those that stay and lose their role; those made by this run
-// itself do not count. Whether both sides of a place are active is asked by key, place by place: a join of tables so small that they have no statistics compared
-// everything with everything.
+// itself do not count. Whether both sides of a place are active is asked by key, place by place: a join of tables so small that they
+// have no statistics compared everything with everything.
 const affected = `
-	SELECT l.id, coalesce(bool_or(l.missing) FILTER (WHERE NOT l.stays), true) AS missing, bool_and(l.stays) AS stays, bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
+	SELECT l.id, coalesce(bool_or(l.missing) FILTER (WHERE NOT l.stays), true) AS missing, bool_and(l.stays) AS stays,
+		bool_or(l.created_by_run IS NOT DISTINCT FROM $2) AS new
 	FROM (
 		SELECT l.*, c.missing, false AS stays FROM going_customer c JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = c.id
 		UNION ALL SELECT l.*, k.missing, false FROM going_contact k JOIN customer_contacts l ON l.tenant_id = $1 AND l.contact_id = k.id

@@ -29,7 +29,7 @@ func tellOfVanished(ctx context.Context, tx *sqlx.Tx, step Step) error {
 			WHERE tenant_id = $1 AND connection_id = $3 AND reason = `+customerVanished+` AND closed_at IS NULL
 				AND record_id NOT IN (SELECT erp_id FROM vanished)
 		)
-		INSERT INTO issues AS i (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
+		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
 		SELECT $1, $3, $2, $2, 'customer', erp_id, 'centime contacts', `+customerVanished+`, contacts FROM vanished v
 		WHERE NOT EXISTS (SELECT FROM issues o WHERE o.tenant_id = $1 AND o.connection_id = $3 AND o.record_kind = 'customer'
 			AND o.record_id = v.erp_id AND o.reason = `+customerVanished+` AND o.closed_at IS NULL AND o.count = v.contacts)

@@ -244,6 +244,24 @@ func TestRefreshGoesFirst(t *testing.T) {
 	w.wantMirror()
 }
 
+// underWay begins a full sync and works so many pages of it.
+func (w *world) underWay(pages int) (run int64, next *postgres.HandOut) {
+	w.t.Helper()
+	run = w.queue(postgres.Full)
+	w.worker.Step = time.Nanosecond // a page a step
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		w.t.Fatal(out, err)
+	}
+	next = &out[0]
+	for range pages {
+		if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil {
+			w.t.Fatal("the sync is over too soon")
+		}
+	}
+	return run, next
+}
+
 // TestSyncUnderWayLearnsOfTheRefresh: what a sync read earlier does not undo at its end what a refresh read since. It read a
 // customer as inactive, and its listing of links is past the place of a link that is made since.
 func TestSyncUnderWayLearnsOfTheRefresh(t *testing.T) {
@@ -254,18 +272,7 @@ func TestSyncUnderWayLearnsOfTheRefresh(t *testing.T) {
 	}
 	w.mustSync(postgres.Full)
 	w.erp.Inactivate(customer(ids[0]))
-	run := w.queue(postgres.Full)
-	w.worker.Step = time.Nanosecond // a page a step
-	out, err := w.store.HandOutNew(w.ctx, 1)
-	if err != nil || len(out) != 1 {
-		t.Fatal(out, err)
-	}
-	next := &out[0]
-	for range 3 { // six customers, the contacts and the first link
-		if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil {
-			t.Fatal("the sync is over too soon")
-		}
-	}
+	run, next := w.underWay(3) // six customers, the contacts and the first link
 	w.erp.Reactivate(customer(ids[0]))
 	bob := w.erp.AddContact(connector.Contact{Name: "Bob"}, "")
 	w.erp.Attach(ids[0], bob, connector.ERPRole{Key: "7", Name: "Buyer"})
@@ -301,18 +308,7 @@ func TestPlaceThatIsBackAfterARefreshStays(t *testing.T) {
 		w.erp.Attach(ids[5], zoe, connector.ERPRole{})
 	}
 	w.mustSync(postgres.Full)
-	run := w.queue(postgres.Full)
-	w.worker.Step = time.Nanosecond // a page a step
-	out, err := w.store.HandOutNew(w.ctx, 1)
-	if err != nil || len(out) != 1 {
-		t.Fatal(out, err)
-	}
-	next := &out[0]
-	for range 3 { // six customers, the contacts and the first link
-		if next = w.worker.Work(w.ctx, run, next.Delivery); next == nil {
-			t.Fatal("the sync is over too soon")
-		}
-	}
+	run, next := w.underWay(3) // six customers, the contacts and the first link
 	w.erp.Detach(ids[5], zoe)
 	refresh := w.queueCustomer(ids[5])
 	handed, err := w.store.HandOutNew(w.ctx, 1)
