@@ -168,24 +168,21 @@ func (w *pageWriter) unstatedRows(ctx context.Context, id string) error {
 
 // FinishCustomer ends the refresh of a customer: what goes with it is applied or held. The connection is left as it is, since
 // nothing was learnt about the rest of it. It has one view, as Finish.
-func (s *Store) FinishCustomer(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
-	var went Went
-	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-		if err := lockRun(ctx, tx, step); err != nil {
+func (s *Store) FinishCustomer(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (End, error) {
+	var end End
+	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
+		if err = lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		if err := settle(ctx, tx, step, limits, lookups); err != nil {
+		if end, err = settle(ctx, tx, step, limits, lookups, calls); err != nil || len(end.Missing) > 0 {
 			return err
 		}
-		if err := undecided(ctx, tx, step); err != nil {
-			return fmt.Errorf("look for a decision: %w", err)
-		}
-		return tx.GetContext(ctx, &went, `
+		return tx.GetContext(ctx, &end.Went, `
 			UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3, error_kind = NULL, error = NULL,
 				hint = NULL WHERE tenant_id = $1 AND id = $2 RETURNING deactivated, held`, step.Tenant, step.Run, calls)
 	})
 	if err != nil {
-		return Went{}, fmt.Errorf("finish refresh: %w", err)
+		return End{}, fmt.Errorf("finish refresh: %w", err)
 	}
-	return went, nil
+	return end, nil
 }

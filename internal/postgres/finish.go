@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -264,39 +263,20 @@ const isGone = `CASE i.kind
 	ELSE EXISTS (SELECT FROM customer_contacts c WHERE c.tenant_id = i.tenant_id AND c.id = i.entity_id
 		AND (NOT c.active OR i.reason = ` + roleGone + ` AND NOT 'link' = ANY (c.stated_by))) END`
 
-// Brake is what the brake decided about a pulled run.
-type Brake struct {
-	Cause   string   // why everything is held; empty: it may go
-	Missing []Lookup // what would go for being missing or is unheard, and has not been looked up yet
+// verdict is what is decided about what goes.
+type verdict struct {
+	cause   string   // why all of it is held; empty: it may go
+	goes    bool     // there is something
+	missing []Lookup // what of it would go for being missing or is unheard, and has not been looked up yet
 }
 
-// Brake decides whether what would go may go, and says which of it is to be looked up first.
-func (s *Store) Brake(ctx context.Context, step Step, limits settings.Settings) (Brake, error) {
-	var b Brake
-	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
-		if err = goOn(ctx, tx, step); err != nil {
-			return err
-		}
-		if b, err = brake(ctx, tx, step, limits); err != nil {
-			return err
-		}
-		// Nobody renews the lease while this goes on, and to decide over many may take as long as it.
-		_, err = tx.ExecContext(ctx, `UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond' WHERE tenant_id = $1 AND id = $2`,
-			step.Tenant, step.Run, step.Lease.Microseconds())
-		return err
-	})
-	if err != nil {
-		return Brake{}, fmt.Errorf("brake: %w", err)
-	}
-	return b, nil
-}
-
-func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (b Brake, err error) {
+// weigh decides whether what goes may go, and if the ERP can be asked (lookups) says what of it is to be looked up first.
+func weigh(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) (v verdict, err error) {
 	if quiet, err := isQuiet(ctx, tx, step); quiet || err != nil {
-		return b, err
+		return v, err
 	}
-	if b.Cause, err = brakeCause(ctx, tx, step, limits); err != nil || b.Cause != "" {
-		return b, err
+	if v.cause, v.goes, err = brake(ctx, tx, step, limits); err != nil || v.cause != "" || !v.goes || !lookups {
+		return v, err
 	}
 	var missing []struct {
 		Kind  connector.Kind `db:"kind"`
@@ -309,9 +289,9 @@ func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 			UNION SELECT 'contact', id, erp_id FROM unheard)
 		ORDER BY 1, 2`, step.Tenant, step.Run)
 	for _, m := range missing {
-		b.Missing = append(b.Missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
+		v.missing = append(v.missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})
 	}
-	return b, err
+	return v, err
 }
 
 // isQuiet: the run listed nothing completely and signalled no going, so nothing can go.
@@ -324,8 +304,9 @@ func isQuiet(ctx context.Context, tx *sqlx.Tx, step Step) (bool, error) {
 	return quiet, err
 }
 
-// brakeCause says why all that would go is held, in a sentence; empty if it is not.
-func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (string, error) {
+// brake says why all that would go is held, in a sentence, empty if it is not; and whether anything goes, be it that a place stays and one
+// of those who state it no longer does.
+func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings) (cause string, goes bool, err error) {
 	var g struct {
 		Missing        int64  `db:"missing"`
 		Roles          int64  `db:"roles"` // of the missing, those that stay without their role
@@ -338,8 +319,9 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		RightsChanged  bool   `db:"rights_changed"`
 		Again          int64  `db:"again"`
 		Any            bool   `db:"any"` // something goes, be it at no place
+		Restated       bool   `db:"restated"`
 	}
-	err := tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
+	err = tx.GetContext(ctx, &g, `WITH `+going+`, earlier AS (
 			SELECT coalesce(sum(o.deactivated_missing + o.roles_lost), 0)::bigint AS missing,
 				coalesce(sum(o.deactivated - o.deactivated_missing), 0)::bigint AS stated
 			FROM runs o, run r WHERE o.connection_id = r.connection_id AND o.id <> r.id AND NOT o.preview AND o.finished_at > now() - interval '24 hours'
@@ -370,11 +352,12 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 				ELSE '' END AS empty_kind,
 			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again,
 			EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM going_link)
-				OR EXISTS (SELECT FROM going_role) AS any
+				OR EXISTS (SELECT FROM going_role) AS any, EXISTS (SELECT FROM restated) AS restated
 		FROM run r JOIN connections n ON n.tenant_id = $1 AND n.id = r.connection_id, counted c, earlier e`, step.Tenant, step.Run)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
+	goes = g.Any || g.Restated
 	beyond := func(n, earlier int64, percent float64) bool {
 		total := n + earlier
 		return n > 0 && total > int64(limits.BrakeMin) && float64(total)*100 > percent*float64(g.Active)
@@ -384,37 +367,34 @@ func brakeCause(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Set
 		again = fmt.Sprintf("%d records that a rejected hold keeps are to go by new evidence", g.Again)
 	}
 	if !g.Any {
-		return again, nil
+		return again, goes, nil
 	}
 	if g.Missing+g.Stated > 0 {
 		_, err = tx.ExecContext(ctx, `UPDATE runs SET active_at_start = $3 WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run, g.Active)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 	}
 	switch {
 	case g.EmptyKind != "":
-		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), nil
+		return fmt.Sprintf("the ERP listed no %s at all, and had some before", g.EmptyKind), goes, nil
 	case g.RightsChanged:
-		return "what the login may read has changed since the last finished run", nil
+		return "what the login may read has changed since the last finished run", goes, nil
 	case again != "":
-		return again, nil
+		return again, goes, nil
 	case beyond(g.Missing, g.MissingEarlier, limits.BrakePercent):
 		missing := "missing"
 		if g.Roles > 0 {
 			missing += fmt.Sprintf(" (%d of them only lose their ERP role)", g.Roles)
 		}
 		return fmt.Sprintf("%d of %d active customer contacts are %s, %d more went in the last 24 h; the brake allows %d or %g %%",
-			g.Missing, g.Active, missing, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), nil
+			g.Missing, g.Active, missing, g.MissingEarlier, limits.BrakeMin, limits.BrakePercent), goes, nil
 	case beyond(g.Stated, g.StatedEarlier, limits.BrakeInactivePercent):
 		return fmt.Sprintf("%d of %d active customer contacts are stated inactive, %d more went in the last 24 h; the brake allows %d or %g %%",
-			g.Stated, g.Active, g.StatedEarlier, limits.BrakeMin, limits.BrakeInactivePercent), nil
+			g.Stated, g.Active, g.StatedEarlier, limits.BrakeMin, limits.BrakeInactivePercent), goes, nil
 	}
-	return "", nil
+	return "", goes, nil
 }
-
-// ErrNotLookedUp says that something missing was not looked up before it was to go: the brake must be asked again.
-var ErrNotLookedUp = errors.New("not everything missing has been looked up")
 
 // Went counts the customer contacts that a run let go or held.
 type Went struct {
@@ -423,42 +403,68 @@ type Went struct {
 	LeftBare    int `db:"left_bare"` // customers that had a recipient and have none now
 }
 
+// End is what came of ending a run: it has ended, or something is to be looked up first.
+type End struct {
+	Missing []Lookup // what is to be looked up: nothing was ended
+	Cause   string   // why what goes was held; empty: it went
+	Went
+}
+
 // Finish ends a run well: what goes is applied or held, all of it in one transaction with the cursor and the outcome.
 // lookups: the ERP can be asked, so nothing missing goes that was not looked up, nor the place of who was not.
 //
 // It weighs what goes in one statement and lets it go in others, so all of them have one view (still). Else an approval that is taken back
 // or cancelled in between would make go what was left to it, and nobody would have been asked.
-func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Went, error) {
-	var went Went
-	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
-		if err := goOn(ctx, tx, step); err != nil {
+func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (End, error) {
+	var end End
+	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
+		if err = goOn(ctx, tx, step); err != nil {
 			return err
 		}
-		if err := settle(ctx, tx, step, limits, lookups); err != nil {
+		if end, err = settle(ctx, tx, step, limits, lookups, calls); err != nil || len(end.Missing) > 0 {
 			return err
-		}
-		if err := undecided(ctx, tx, step); err != nil {
-			return fmt.Errorf("look for a decision: %w", err)
 		}
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &went, `SELECT deactivated, held, left_bare FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
+		return tx.GetContext(ctx, &end.Went, `SELECT deactivated, held, left_bare FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
 	})
 	if err != nil {
-		return Went{}, fmt.Errorf("finish run: %w", err)
+		return End{}, fmt.Errorf("finish run: %w", err)
 	}
-	return went, nil
+	return end, nil
 }
 
-// settle decides over what goes and ends what only the whole of a run can end; run and connection are left to the caller.
-func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
-	quiet, err := isQuiet(ctx, tx, step)
+// settle decides over what goes and carries it out, unless something is to be looked up first; run and connection are left to the caller.
+func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool, calls int) (End, error) {
+	v, err := weigh(ctx, tx, step, limits, lookups)
 	if err != nil {
-		return err
+		return End{}, fmt.Errorf("weigh what goes: %w", err)
 	}
-	if !quiet {
-		if err := applyOrHold(ctx, tx, step, limits, lookups); err != nil {
+	if len(v.missing) > 0 {
+		// Nobody renews the lease while this goes on, and to decide over many may take as long as it.
+		_, err := tx.ExecContext(ctx, `
+			UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond', erp_calls = erp_calls + $4 WHERE tenant_id = $1 AND id = $2`,
+			step.Tenant, step.Run, step.Lease.Microseconds(), calls)
+		return End{Missing: v.missing}, err
+	}
+	if err := conclude(ctx, tx, step, v); err != nil {
+		return End{}, err
+	}
+	if err := undecided(ctx, tx, step); err != nil {
+		return End{}, fmt.Errorf("look for a decision: %w", err)
+	}
+	return End{Cause: v.cause}, nil
+}
+
+// conclude applies or holds what goes, and ends what only the whole of a run can end.
+func conclude(ctx context.Context, tx *sqlx.Tx, step Step, v verdict) error {
+	if v.cause != "" {
+		if err := hold(ctx, tx, step, v.cause); err != nil {
+			return err
+		}
+	} else if v.goes {
+		if err := deactivate(ctx, tx, step, going); err != nil {
 			return err
 		}
 	}
@@ -475,32 +481,6 @@ func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Setting
 		return fmt.Errorf("close hold: %w", err)
 	}
 	return nil
-}
-
-func applyOrHold(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings, lookups bool) error {
-	cause, err := brakeCause(ctx, tx, step, limits)
-	if err != nil {
-		return fmt.Errorf("brake: %w", err)
-	}
-	if cause != "" {
-		return hold(ctx, tx, step, cause)
-	}
-	var found struct {
-		Unasked bool `db:"unasked"`
-		Any     bool `db:"any"`
-	}
-	err = tx.GetContext(ctx, &found, `WITH `+going+` SELECT EXISTS (SELECT FROM going_customer WHERE missing AND NOT looked)
-			OR EXISTS (SELECT FROM going_contact WHERE missing AND NOT looked AND NOT own) OR EXISTS (SELECT FROM unheard) AS unasked,
-		EXISTS (SELECT FROM going_customer) OR EXISTS (SELECT FROM going_contact) OR EXISTS (SELECT FROM restated) AS any`, step.Tenant, step.Run)
-	switch {
-	case err != nil:
-		return err
-	case found.Unasked && lookups:
-		return ErrNotLookedUp
-	case !found.Any:
-		return nil
-	}
-	return deactivate(ctx, tx, step, going)
 }
 
 // hold records what would go in the connection's open hold, and leaves it as it is.

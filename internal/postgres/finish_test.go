@@ -51,10 +51,10 @@ func TestGoingIsFoundInOneReading(t *testing.T) {
 				t.Fatal(err)
 			}
 			limits := settings.Settings{BrakeMin: c.held, BrakePercent: 5, BrakeInactivePercent: 30}
-			brake, err := store.Brake(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, limits)
+			end, err := store.Finish(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: time.Hour}, limits, true, 0)
 			_ = store.Close()
-			if err != nil || brake.Cause != "" || len(brake.Missing) != c.gone {
-				t.Fatalf("%d missing, %q, %v", len(brake.Missing), brake.Cause, err)
+			if err != nil || end.Cause != "" || len(end.Missing) != c.gone {
+				t.Fatalf("%d missing, %q, %v", len(end.Missing), end.Cause, err)
 			}
 			if n := rowsRead(t, dsn) - before; n < c.held || n > c.atMost {
 				t.Errorf("to find %d gone of %d customers %d rows were read", c.gone, c.held, n)
@@ -63,30 +63,26 @@ func TestGoingIsFoundInOneReading(t *testing.T) {
 	}
 }
 
-// TestBrakeLeavesAFreshLease guards rule 5: deciding may take as long as the lease, which nobody can renew meanwhile. Where something was
-// held the lease was not made longer, and on a slow machine ten workers in a row lost the run before they could end it.
-func TestBrakeLeavesAFreshLease(t *testing.T) {
+// TestLookingUpFirstLeavesAFreshLease guards rule 5: deciding what is to be looked up may take as long as the lease, which nobody can renew
+// meanwhile. Then ten workers in a row lost the run before they could end it. It guards as well that nothing ended, and that the calls count.
+func TestLookingUpFirstLeavesAFreshLease(t *testing.T) {
 	t.Parallel()
-	for _, held := range []bool{true, false} {
-		dsn := pgtest.New(t)
-		pgtest.Exec(t, dsn, benchConnection+`;
-			INSERT INTO contactsync.customers (tenant_id, connection_id, erp_id, name, kind, active) VALUES (1, 1, '1', 'Kelp', 'customer', true);
-			INSERT INTO contactsync.run_pages (tenant_id, run_id, page) VALUES (1, 1, 1);
-			UPDATE contactsync.runs SET listed = '{customer}', pages = 1`)
-		if !held {
-			pgtest.Exec(t, dsn, `UPDATE contactsync.run_pages SET customer_ids = '{1}'`)
-		}
-		store, err := postgres.Open(dsn, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		brake, err := store.Brake(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: 48 * time.Hour}, settings.Settings{BrakeMin: 5})
-		_ = store.Close()
-		if err != nil || (brake.Cause != "") != held {
-			t.Fatalf("%+v, %v", brake, err)
-		}
-		if pgtest.Value(t, dsn, `SELECT lease_until > now() + interval '47 hours' FROM contactsync.runs`) != "true" {
-			t.Errorf("held: %v; the lease is as it was", held)
-		}
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection+`;
+		INSERT INTO contactsync.customers (tenant_id, connection_id, erp_id, name, kind, active)
+			SELECT 1, 1, i::text, 'Kelp', 'customer', true FROM generate_series(1, 9) AS i;
+		INSERT INTO contactsync.run_pages (tenant_id, run_id, page, customer_ids) VALUES (1, 1, 1, '{1,2,3,4,5,6,7,8}');
+		UPDATE contactsync.runs SET listed = '{customer}', pages = 1, erp_calls = 2`)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	end, err := store.Finish(t.Context(), postgres.Step{Tenant: 1, Run: 1, Connection: 1, Lease: 48 * time.Hour}, settings.Settings{BrakeMin: 5}, true, 3)
+	if err != nil || len(end.Missing) != 1 {
+		t.Fatalf("%+v, %v; want one customer to look up", end, err)
+	}
+	if got := pgtest.Value(t, dsn, `SELECT concat_ws(' ', status, erp_calls, lease_until > now() + interval '47 hours') FROM contactsync.runs`); got != "running 5 t" {
+		t.Errorf("status, calls, fresh lease: %s", got)
 	}
 }

@@ -98,19 +98,13 @@ func (s *Store) keepPage(ctx context.Context, step Step, page connector.Page, as
 	return nil
 }
 
-// Rehearsal is what came of rehearsing a preview: its end, or what the run would look up first.
-type Rehearsal struct {
-	Missing []Lookup
-	Went
-}
-
 // Rehearse carries out what a preview has read, by the code of a run and in one transaction that is undone, and reports what
 // that did. If something is to be looked up first, nothing is reported yet.
 //
 // Before and after are compared in one snapshot: what people change meanwhile, such as a mapping, is in neither. The preview's
 // own row stays unlocked, so that its heartbeat goes on; the report and the end of the run are one other transaction.
-func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (Rehearsal, error) {
-	var done Rehearsal
+func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (End, error) {
+	var done End
 	err := s.still(ctx, asApp, step.Tenant, func(tx *sqlx.Tx) error {
 		r := rehearsal{tx: tx, step: step}
 		if err := r.begin(ctx); err != nil {
@@ -120,7 +114,7 @@ func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Setting
 		if err != nil {
 			return fmt.Errorf("page %d: %w", r.page, err)
 		}
-		done = Rehearsal{Missing: missing}
+		done = End{Missing: missing, Cause: r.cause}
 		if len(missing) == 0 {
 			if err := s.once(ctx, asSync, step.Tenant, func(out *sqlx.Tx) error { return r.report(ctx, out, calls) }); err != nil {
 				return fmt.Errorf("report: %w", err)
@@ -130,7 +124,7 @@ func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Setting
 		return errRehearsed
 	})
 	if err != nil && !errors.Is(err, errRehearsed) {
-		return Rehearsal{}, fmt.Errorf("rehearse: %w", err)
+		return End{}, fmt.Errorf("rehearse: %w", err)
 	}
 	return done, nil
 }
@@ -207,11 +201,11 @@ func (r *rehearsal) replay(ctx context.Context, limits settings.Settings, lookup
 			break
 		}
 	}
-	b, err := brake(ctx, r.tx, r.stage, limits)
-	if err != nil || lookups && len(b.Missing) > 0 {
-		return b.Missing, err
+	v, err := weigh(ctx, r.tx, r.stage, limits, lookups)
+	if err != nil || len(v.missing) > 0 {
+		return v.missing, err
 	}
-	r.cause = b.Cause
+	r.cause = v.cause
 	for _, role := range r.met {
 		id, err := roleForNewKey(ctx, r.tx, r.stage, role)
 		if err != nil {
@@ -223,7 +217,7 @@ func (r *rehearsal) replay(ctx context.Context, limits settings.Settings, lookup
 			return nil, err
 		}
 	}
-	if err := settle(ctx, r.tx, r.stage, limits, lookups); err != nil {
+	if err := conclude(ctx, r.tx, r.stage, v); err != nil {
 		return nil, err
 	}
 	return nil, r.tx.GetContext(ctx, &r.outcome, `SELECT created, updated, unchanged, ignored, refused, with_issue, deactivated, held FROM runs

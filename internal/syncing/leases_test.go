@@ -108,9 +108,9 @@ func TestLostPagesMakeNobodyAbsent(t *testing.T) {
 		}
 	}
 	w.exec(`DELETE FROM run_pages WHERE page = 1 AND run_id = (SELECT max(id) FROM runs)`)
-	went, err := w.store.Finish(w.ctx, c.Step, c.Settings, false, 0)
-	if err != nil || went != (postgres.Went{}) {
-		t.Errorf("%+v, %v; want nobody gone or held", went, err)
+	end, err := w.store.Finish(w.ctx, c.Step, c.Settings, false, 0)
+	if err != nil || end.Went != (postgres.Went{}) {
+		t.Errorf("%+v, %v; want nobody gone or held", end, err)
 	}
 }
 

@@ -294,7 +294,7 @@ func TestErasingWhileASyncSaves(t *testing.T) {
 }
 
 // TestErasingWhileARunHolds: a run that waits for the erasure to end does not hold whom it erased, which nothing could ever take out of the
-// hold again. It is told by its log that it is about to hold.
+// hold again. Its log tells when all pages are saved.
 func TestErasingWhileARunHolds(t *testing.T) {
 	w := setup(t, memory.NetSuite)
 	ids := w.customers(10)
@@ -318,7 +318,11 @@ func TestErasingWhileARunHolds(t *testing.T) {
 	}
 	defer db.Close()
 	var erasing sync.WaitGroup
-	w.worker.Log = slog.New(heard{slog.NewTextHandler(t.Output(), nil), "held: what would go looks like an accident", func() {
+	debug := slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})
+	w.worker.Log = slog.New(heard{debug, "page saved", func() {
+		if pgtest.Value(t, w.dsn, `SELECT pulled FROM contactsync.runs ORDER BY id DESC LIMIT 1`) != "true" {
+			return
+		}
 		between, err := db.BeginTx(w.ctx, nil)
 		if err != nil {
 			t.Error(err)

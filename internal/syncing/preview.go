@@ -61,7 +61,7 @@ func (s *step) preview(ctx context.Context, source connector.Source) error {
 }
 
 // rehearse ends early when the step is told to.
-func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.Rehearsal, error) {
+func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.End, error) {
 	rehearsing, end := context.WithCancel(ctx)
 	defer end()
 	go func() {

@@ -469,7 +469,7 @@ func TestRehearsalIsInNobodysWay(t *testing.T) {
 	}
 	release := w.standStill()
 	var waiting sync.WaitGroup
-	var done postgres.Rehearsal
+	var done postgres.End
 	waiting.Go(func() { done, err = w.store.Rehearse(w.ctx, c.Step, c.Settings, false, 0) })
 	w.stands()
 	if _, renewal := w.store.Renew(w.ctx, c.Step, time.Minute); renewal != nil {

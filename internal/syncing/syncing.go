@@ -393,38 +393,31 @@ func (s *step) count(c reconcile.Counts) {
 	}
 }
 
-// finish looks up what would go for being missing, unless the brake holds, and ends the run.
+// finish ends the run, once what would go for being missing is looked up, unless the brake holds it.
 func (s *step) finish(ctx context.Context, source connector.Source) error {
+	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
-		var brake postgres.Brake
-		err := s.write(ctx, "brake", func(ctx context.Context) (err error) {
-			brake, err = s.w.Store.Brake(ctx, s.c.Step, s.c.Settings)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if brake.Cause != "" {
-			s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", brake.Cause)
-		}
-		lookups, err := s.lookUp(ctx, source, brake.Missing)
-		if err != nil {
-			return err
-		}
-		var went postgres.Went
-		err = s.write(ctx, "finish", func(ctx context.Context) (err error) {
-			end := s.w.Store.Finish
+		var end postgres.End
+		err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
+			finish := s.w.Store.Finish
 			if s.c.Purpose == postgres.Customer {
-				end = s.w.Store.FinishCustomer
+				finish = s.w.Store.FinishCustomer
 			}
-			went, err = end(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			end, err = finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
 			return err
 		})
-		if err == nil {
-			s.w.Metrics.Records(s.c.ERP, "deactivated", went.Deactivated)
-			s.w.Metrics.Records(s.c.ERP, "held", went.Held)
+		if err != nil {
+			return err
 		}
-		if !errors.Is(err, postgres.ErrNotLookedUp) {
+		if len(end.Missing) == 0 {
+			if end.Cause != "" {
+				s.log.WarnContext(ctx, "held: what would go looks like an accident", "cause", end.Cause)
+			}
+			s.w.Metrics.Records(s.c.ERP, "deactivated", end.Deactivated)
+			s.w.Metrics.Records(s.c.ERP, "held", end.Held)
+			return nil
+		}
+		if lookups, err = s.lookUp(ctx, source, end.Missing); err != nil {
 			return err
 		}
 	}

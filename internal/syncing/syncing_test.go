@@ -482,9 +482,6 @@ func TestPagesThatACrashTookAreReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		crash()
-		if _, err := w.store.Brake(w.ctx, c.Step, c.Settings); !errors.Is(err, postgres.ErrPagesLost) {
-			t.Errorf("weighed what goes: %v", err)
-		}
 		if _, err := w.store.Finish(w.ctx, c.Step, c.Settings, true, 0); !errors.Is(err, postgres.ErrPagesLost) {
 			t.Errorf("ended: %v", err)
 		}
