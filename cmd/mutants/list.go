@@ -193,6 +193,8 @@ var mutants = []mutant{
 		one(runs, "n.state IN ('paused', 'removed') AS paused", "false AS paused"), inRules, "TestPeopleStopARunThatIsWorked"},
 	{"a cancelled run goes on", "operators",
 		one(work, "return s.cancelled.Load() || s.paused.Load()", "return s.paused.Load()"), inRules, "TestPeopleStopARunThatIsWorked"},
+	{"a page that waited for an erasure brings the person back", "operators", one(pages, "if erased != w.hasErased {", "if false {"),
+		inRules, "TestErasingWhileARunWaits"},
 	{"deciding what to look up leaves the lease as it was", "5", one(finish, "UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'",
 		"UPDATE runs SET lease_until = lease_until + $3 * interval '0 microsecond'"), inStore, "TestLookingUpFirstLeavesAFreshLease"},
 	{"a listing that lost all contacts at no customer is believed", "7", one(finish, "if !g.Any {", "if g.Missing+g.Stated == 0 {"),

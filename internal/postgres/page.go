@@ -37,6 +37,10 @@ var ErrLeaseLost = errors.New("the lease of this run is lost")
 // run goes on from it by another step: this one would leave out what was lost.
 var ErrPagesLost = errors.New("saved pages were lost, as when Postgres crashes: they are read again")
 
+// errErased undoes a page whose lock waited for the erasure of the tenant's first person: it was planned by what was known before. It is
+// saved again.
+var errErased = errors.New("somebody was erased meanwhile")
+
 // errLost keeps once from repeating what must not be repeated.
 var errLost = ErrLeaseLost
 
@@ -1058,7 +1062,8 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	for _, k := range end.Listed {
 		listed = append(listed, string(k))
 	}
-	_, err = w.tx.ExecContext(ctx, `
+	var erased bool
+	err = w.tx.GetContext(ctx, &erased, `
 		UPDATE runs SET pages = $3, created = created + $4, updated = updated + $5, unchanged = unchanged + $6, ignored = ignored + $7,
 			refused = refused + $8, with_issue = with_issue + $9, erp_calls = erp_calls + $10, attempts = 0, throttled_since = NULL,
 			error_kind = NULL, error = NULL, hint = NULL,
@@ -1066,11 +1071,14 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 			lease_until = clock_timestamp() + $16 * interval '1 microsecond',
 			pulled = pulled OR $12, end_cursor = CASE WHEN $12 THEN $13 ELSE end_cursor END,
 			end_rights = CASE WHEN $12 THEN $14 ELSE end_rights END, listed = CASE WHEN $12 THEN $15 ELSE listed END
-		WHERE tenant_id = $1 AND id = $2`,
+		WHERE tenant_id = $1 AND id = $2 RETURNING EXISTS (SELECT FROM erased e WHERE e.tenant_id = $1)`,
 		w.step.Tenant, w.step.Run, w.page, c.Created, c.Updated, c.Unchanged, c.Ignored, c.Refused, c.WithIssue, calls, string(page.Next),
 		page.End != nil, string(end.Cursor), end.Rights, listed, w.step.Lease.Microseconds())
 	if err != nil {
 		return fmt.Errorf("move checkpoint: %w", err)
+	}
+	if erased != w.hasErased {
+		return errErased
 	}
 	return nil
 }

@@ -185,13 +185,12 @@ func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, 
 	return nil
 }
 
-// undone reports that Postgres itself undid a transaction, or never began it, so that trying again is safe. A lost answer
-// to COMMIT is not among them.
+// undone reports that a transaction was undone, or never began, so that trying again is safe. A lost answer to COMMIT is not among them.
 func undone(err error) bool {
 	if errors.Is(err, errLost) {
 		return false
 	}
-	return pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil
+	return errors.Is(err, errErased) || pq.As(err, pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected) != nil
 }
 
 // reachable turns a failure to reach the server into one sentence. pq's own text may hold the address, never the password.

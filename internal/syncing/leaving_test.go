@@ -293,10 +293,17 @@ func TestErasingWhileASyncSaves(t *testing.T) {
 	}
 }
 
-// TestErasingWhileARunHolds: a run that waits for the erasure to end does not hold whom it erased, which nothing could ever take out of the
-// hold again. Its log tells when all pages are saved.
-func TestErasingWhileARunHolds(t *testing.T) {
+// TestErasingWhileARunWaits: what a run saves or holds once it has waited for the erasure to end is without whom that erased. Nothing could
+// take them out of a hold again; and that the tenant had nobody erased before was the page's view from before it waited.
+func TestErasingWhileARunWaits(t *testing.T) {
+	for _, saves := range []bool{true, false} {
+		t.Run(map[bool]string{true: "to save a page", false: "to hold"}[saves], func(t *testing.T) { erasingWhileARunWaits(t, saves) })
+	}
+}
+
+func erasingWhileARunWaits(t *testing.T, saves bool) {
 	w := setup(t, memory.NetSuite)
+	w.erp.SetPageSize(10) // first the customers, then all people
 	ids := w.customers(10)
 	for i, id := range ids {
 		w.erp.Attach(id, w.erp.AddContact(connector.Contact{Name: "Ann", Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@zyxmail.example", i))}}, ""),
@@ -318,11 +325,12 @@ func TestErasingWhileARunHolds(t *testing.T) {
 	}
 	defer db.Close()
 	var erasing sync.WaitGroup
-	debug := slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})
-	w.worker.Log = slog.New(heard{debug, "page saved", func() {
-		if pgtest.Value(t, w.dsn, `SELECT pulled FROM contactsync.runs ORDER BY id DESC LIMIT 1`) != "true" {
+	begun := false
+	w.worker.Log = slog.New(heard{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}), "page saved", func() {
+		if begun || !saves && pgtest.Value(t, w.dsn, `SELECT pulled FROM contactsync.runs ORDER BY id DESC LIMIT 1`) != "true" {
 			return
 		}
+		begun = true
 		between, err := db.BeginTx(w.ctx, nil)
 		if err != nil {
 			t.Error(err)
@@ -338,12 +346,20 @@ func TestErasingWhileARunHolds(t *testing.T) {
 		})
 		waiting("1")
 		erasing.Go(func() {
-			waiting("2") // the run's end, for the erasure
+			waiting("2") // the run, for the erasure
 			if err := between.Commit(); err != nil {
 				t.Error(err)
 			}
 		})
 	}})
+	if saves {
+		w.mustSync(postgres.Full)
+		erasing.Wait()
+		if met := w.found("p0@zyxmail"); len(met) != 0 || len(w.list(postgres.Contacts)) == 0 {
+			t.Errorf("still there: %s", strings.Join(met, "; "))
+		}
+		return
+	}
 	w.erp.Hide(connector.Key{Kind: connector.Contacts})
 	r := w.mustSync(postgres.Full)
 	erasing.Wait()
