@@ -60,6 +60,8 @@ var mutants = []mutant{
 		"w := pageWriter{tx: tx, step: step, allNew: step.progress != nil}\n\t\treturn w.saveLookup"), inStore, "TestFirstLoadTakesRecordsForNew"},
 	{"what the step's own pages named is forgotten", "8", one("internal/postgres/progress.go", "s.progress.named.add(kind, of)", "_, _ = kind, of"),
 		inStore, "TestFirstLoadTakesRecordsForNew"},
+	{"a place is at the customer that is kept next to its own", "8", one("internal/postgres/progress.go", "block.known&(bit-1)", "block.known&(bit<<1-1)"),
+		inStore, "TestKeptCustomerIDsAreTrue"},
 	{"a step goes on behind pages that a crash took", "4", one(pages, "p.checkpoint != w.checkpoint || p.pulled != w.pulled", "false"),
 		inRules, "TestPagesThatACrashTookAreReadAgain"},
 	{"the fencing number is not compared", "5",

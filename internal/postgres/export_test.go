@@ -11,3 +11,9 @@ import (
 func ExamineIn(ctx context.Context, tx *sqlx.Tx, patience time.Duration) (Examination, error) {
 	return examine(ctx, tx, patience)
 }
+
+// CustomerIDs are what a step keeps of our ids of customers.
+type CustomerIDs struct{ customerIDs }
+
+func (c *CustomerIDs) Add(erpID string, id int64) { c.add(erpID, id) }
+func (c *CustomerIDs) ID(erpID string) int64      { return c.id(erpID) }

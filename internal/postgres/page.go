@@ -62,7 +62,7 @@ func (s *Store) SavePage(ctx context.Context, step Step, said reconcile.Reading,
 		return reconcile.Counts{}, fmt.Errorf("save page: %w", err)
 	}
 	step.saved(said.Page)
-	step.savedNamed(w.page, w.named)
+	step.savedNamed(w)
 	return w.plan.Counts, nil
 }
 
@@ -305,6 +305,13 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	}
 	if err := w.readPoints(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
 		return err
+	}
+	if p := w.step.progress; p != nil {
+		for _, erpID := range customersAt.list {
+			if id := p.customers.id(erpID); id != 0 {
+				w.customerIDs[erpID] = id
+			}
+		}
 	}
 	if err := w.readLinks(ctx, idsOf(w.customerIDs, customersRead), idsOf(w.contactIDs, contactsRead)); err != nil {
 		return err

@@ -245,7 +245,7 @@ func (r *rehearsal) replayPage(ctx context.Context) (more bool, err error) {
 	if len(kept.Asked) == 0 {
 		err := w.savePage(ctx, reconcile.Read(page), 0)
 		r.stage.saved(page)
-		r.stage.savedNamed(w.page, w.named)
+		r.stage.savedNamed(&w)
 		return true, err
 	}
 	asked, err := r.asked(ctx, kept.Asked)

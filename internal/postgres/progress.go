@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"math/bits"
+	"strconv"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -15,6 +17,7 @@ type progress struct {
 	checkpoint string
 	pulled     bool
 	named      namedIDs
+	customers  customerIDs
 	issues     withIssues
 
 	// allNew: on a first load nearly all records are new, until one is not, as of a page that is read again (pageWriter.allNew).
@@ -33,14 +36,17 @@ func (s Step) saved(page connector.Page) {
 }
 
 // savedNamed notes what a page named whose transaction was committed, so that it need not be read back.
-func (s Step) savedNamed(page int, ids map[connector.Kind][]int64) {
-	if s.progress == nil || s.progress.named.pages != page-1 {
+func (s Step) savedNamed(w *pageWriter) {
+	if s.progress == nil || s.progress.named.pages != w.page-1 {
 		return
 	}
-	for kind, of := range ids {
+	for kind, of := range w.named {
 		s.progress.named.add(kind, of)
 	}
-	s.progress.named.pages = page
+	for _, erpID := range w.plan.Named.Customers {
+		s.progress.customers.add(erpID, w.customerIDs[erpID])
+	}
+	s.progress.named.pages = w.page
 }
 
 // surprised says whether a page met a record that was taken for new, and has the step look from now on.
@@ -102,6 +108,53 @@ func (n *namedIDs) add(kind connector.Kind, ids []int64) {
 
 func (n *namedIDs) has(kind connector.Kind, id int64) bool {
 	return n.ids[kind][id>>6]&(1<<(id&63)) != 0
+}
+
+// customerIDs are our ids of customers that the step's own pages named, by the ERP's: the places on later pages are at them, and to look
+// those up was a tenth of an unchanged resync. Where the ERP's ids are numbers, and ours followed each other as theirs did, which they do
+// for nearly all of a listing in the order of its ids, a customer takes a bit or two. The others are not kept.
+type customerIDs struct {
+	of map[uint64]customerBlock // by the ERP's id, divided by 64
+}
+
+type customerBlock struct {
+	known uint64 // a bit for each of the 64
+	first int64  // our id of the lowest that is known; the next one's follows it
+}
+
+func (c *customerIDs) add(erpID string, id int64) {
+	n, ok := number(erpID)
+	if !ok || id == 0 {
+		return
+	}
+	block, bit := c.of[n>>6], uint64(1)<<(n&63)
+	if block.known == 0 {
+		block.first = id
+	}
+	if block.known >= bit || block.first+int64(bits.OnesCount64(block.known)) != id {
+		return
+	}
+	block.known |= bit
+	if c.of == nil {
+		c.of = map[uint64]customerBlock{}
+	}
+	c.of[n>>6] = block
+}
+
+// id is 0 of a customer that is not kept.
+func (c *customerIDs) id(erpID string) int64 {
+	n, ok := number(erpID)
+	block, bit := c.of[n>>6], uint64(1)<<(n&63)
+	if !ok || block.known&bit == 0 {
+		return 0
+	}
+	return block.first + int64(bits.OnesCount64(block.known&(bit-1)))
+}
+
+// number reads an id that is a number, written as numbers are.
+func number(erpID string) (uint64, bool) {
+	n, err := strconv.ParseUint(erpID, 10, 64)
+	return n, err == nil && strconv.FormatUint(n, 10) == erpID
 }
 
 // withIssues are the records that issues of a connection are open about, and maybe some whose issues are closed: a page of a

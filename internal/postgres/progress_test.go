@@ -1,0 +1,114 @@
+package postgres_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/centime/contactsync/internal/connector"
+	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
+)
+
+// TestKeptCustomerIDsAreTrue: whatever customers a step meets, and in whatever order, what it keeps of one is our id of that one; and what
+// comes in order is kept, whatever gaps the ERP's ids have.
+func TestKeptCustomerIDsAreTrue(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's
+		var kept postgres.CustomerIDs
+		ids := map[string]int64{"": 0, "007": 0, "+7": 0, "7a": 0, "18446744073709551616": 0} // customers that are met with no id of ours are none
+		erp, id := uint64(random.IntN(1000)+1), int64(random.IntN(1000)+1)
+		for range 300 {
+			ids[strconv.FormatUint(erp, 10)] = id
+			erp += uint64(1 + random.IntN(9))
+			if id++; seed%2 == 0 && random.IntN(10) == 0 {
+				id += int64(random.IntN(5)) // another tenant's
+			}
+		}
+		ids["18446744073709551615"], ids["0012"] = id+1, id+2
+		if seed < 100 {
+			for erpID := range ids { // in no order
+				kept.Add(erpID, ids[erpID])
+			}
+		} else {
+			for n := range erp {
+				if id, ok := ids[strconv.FormatUint(n, 10)]; ok {
+					kept.Add(strconv.FormatUint(n, 10), id)
+				}
+			}
+		}
+		missed := 0
+		for erpID, want := range ids {
+			switch got := kept.ID(erpID); {
+			case got == 0 && want != 0:
+				missed++
+			case got != want:
+				t.Fatalf("seed %d: customer %q is %d, want %d", seed, erpID, got, want)
+			}
+		}
+		for n := range erp + 100 {
+			if erpID := strconv.FormatUint(n, 10); ids[erpID] == 0 && kept.ID(erpID) != 0 {
+				t.Fatalf("seed %d: customer %s was never met", seed, erpID)
+			}
+		}
+		if seed > 100 && seed%2 == 1 && missed != 2 { // the last two
+			t.Fatalf("seed %d: %d customers were not kept", seed, missed)
+		}
+	}
+}
+
+// TestPlacesNeedNoLookUpOfTheirCustomers: a page's places are mostly at customers that the step's own pages named before, which are not
+// looked for, be the places new or known. A step that did not see them looks.
+func TestPlacesNeedNoLookUpOfTheirCustomers(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection)
+	for n, k := range []struct {
+		pages  []connector.Page
+		looked string // customers by the ERP's id
+	}{
+		{[]connector.Page{benchPage(0), benchPeople(0)}, "0"},
+		{[]connector.Page{benchPage(0), benchPeople(0)}, "1000"}, // those of the first page
+		{[]connector.Page{benchPlaces(0)}, "500"},
+	} {
+		pgtest.Exec(t, dsn, `UPDATE contactsync.runs SET lease_until = NULL, delivery = `+fmt.Sprint(n+1))
+		store, err := postgres.Open(dsn, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim, err := store.Claim(t.Context(), 1, n+1, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim.ERPLabel = "One"
+		before := customersLookedFor(t, dsn)
+		for i, page := range k.pages {
+			if _, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(page), 1); err != nil {
+				t.Fatalf("step %d, page %d: %v", n, i, err)
+			}
+		}
+		store.Close()
+		rowsRead(t, dsn) // once the store's counters are there
+		if got := fmt.Sprint(customersLookedFor(t, dsn) - before); got != k.looked {
+			t.Errorf("step %d: %s customers were looked for, want %s", n, got, k.looked)
+		}
+		if got := pgtest.Value(t, dsn, `SELECT count(*) FROM contactsync.customer_contacts l JOIN contactsync.customers c ON c.id = l.customer_id
+			JOIN contactsync.contacts p ON p.id = l.contact_id AND p.erp_id NOT LIKE 'customer:%'
+			WHERE c.erp_id::int = (p.erp_id::int - 100000000) / 2`); got != "1000" {
+			t.Errorf("step %d: %s places are at their customers, want 1000", n, got)
+		}
+	}
+}
+
+func customersLookedFor(t *testing.T, dsn string) int {
+	t.Helper()
+	n, err := strconv.Atoi(pgtest.Value(t, dsn, `SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'customers_tenant_id_connection_id_erp_id_key'`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
