@@ -171,7 +171,7 @@ func (w *pageWriter) unstatedRows(ctx context.Context, id string) error {
 func (s *Store) FinishCustomer(ctx context.Context, step Step, limits settings.Settings, lookups bool, calls int) (End, error) {
 	var end End
 	err := s.still(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) (err error) {
-		if err = lockRun(ctx, tx, step); err != nil {
+		if err = goOn(ctx, tx, step); err != nil {
 			return err
 		}
 		if end, err = settle(ctx, tx, step, limits, lookups, calls); err != nil || len(end.Missing) > 0 {

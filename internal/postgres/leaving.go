@@ -121,8 +121,9 @@ func (s *Store) FindErasable(ctx context.Context, tenant int64, idOrAddress stri
 // says who stops getting mail; a rehearsal only says so.
 func (s *Store) EraseContact(ctx context.Context, tenant, contact int64, by By, rehearsal bool) (MailDifference, error) {
 	d, err := s.weighed(ctx, asOps, tenant, rehearsal, func(tx *sqlx.Tx) error {
-		// A run that ends meanwhile waits for its row, and has a view of before (still): that the row has changed undoes it.
-		_, err := tx.ExecContext(ctx, `UPDATE runs SET fencing = fencing WHERE tenant_id = $1 AND status IN ('running', 'waiting')
+		// A run that ends meanwhile waits for its row, and has a view of before (still): that the row has changed undoes it. One that is
+		// queued cannot be claimed meanwhile.
+		_, err := tx.ExecContext(ctx, `UPDATE runs SET fencing = fencing WHERE tenant_id = $1 AND status IN ('queued', 'running', 'waiting')
 			AND connection_id = (SELECT connection_id FROM contacts WHERE tenant_id = $1 AND id = $2)`, tenant, contact)
 		if err != nil {
 			return err

@@ -37,8 +37,8 @@ var ErrLeaseLost = errors.New("the lease of this run is lost")
 // run goes on from it by another step: this one would leave out what was lost.
 var ErrPagesLost = errors.New("saved pages were lost, as when Postgres crashes: they are read again")
 
-// errErased undoes a page whose lock waited for the erasure of the tenant's first person: it was planned by what was known before. It is
-// saved again.
+// errErased undoes a page that waited for the erasure of a person, or met one under way: it was planned by what was known before. It is saved
+// again.
 var errErased = errors.New("somebody was erased meanwhile")
 
 // errLost keeps once from repeating what must not be repeated.
@@ -102,7 +102,7 @@ type pageWriter struct {
 	pulled     bool
 	hasIssues  bool      // the connection has open ones
 	hasHold    bool      // it holds, or a rejection remembers, something
-	hasErased  bool      // the tenant had people erased
+	erased     int       // people of the tenant
 	began      time.Time // of the run's listing
 
 	incoming connector.Page
@@ -163,7 +163,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		Pulled     bool   `db:"pulled"`
 		HasIssues  bool   `db:"has_issues"`
 		HasHold    bool   `db:"has_hold"`
-		HasErased  bool   `db:"has_erased"`
+		Erased     int    `db:"erased"`
 		Settings   string `db:"settings"`
 
 		Began time.Time `db:"listing_began_at"`
@@ -174,7 +174,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 				AS has_issues,
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
-			EXISTS (SELECT FROM erased e WHERE e.tenant_id = r.tenant_id) AS has_erased,
+			(SELECT count(*) FROM erased e WHERE e.tenant_id = r.tenant_id) AS erased,
 			set_config('idle_in_transaction_session_timeout', $4, true) || set_config('work_mem', '32MB', true)
 				|| CASE WHEN $6 THEN set_config('synchronous_commit', 'off', true) ELSE '' END AS settings
 		FROM runs r
@@ -184,7 +184,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 	if err = notFound(err, "run"); errors.Is(err, ErrNotFound) {
 		return ErrLeaseLost
 	}
-	w.page, w.hasIssues, w.hasHold, w.hasErased, w.began = run.Pages+1, run.HasIssues, run.HasHold, run.HasErased, run.Began
+	w.page, w.hasIssues, w.hasHold, w.erased, w.began = run.Pages+1, run.HasIssues, run.HasHold, run.Erased, run.Began
 	w.checkpoint, w.pulled = run.Checkpoint, run.Pulled
 	return err
 }
@@ -284,7 +284,7 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	if len(customers.list)+len(contacts.list)+len(customersAt.list)+len(contactsAt.list) == 0 {
 		return nil
 	}
-	if w.hasErased {
+	if w.erased > 0 {
 		erasable := slices.Concat(contacts.list, contactsAt.list)
 		if err := w.readErased(ctx, slices.Concat(customers.list, customersAt.list), erasable); err != nil {
 			return err
@@ -1069,7 +1069,7 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	for _, k := range end.Listed {
 		listed = append(listed, string(k))
 	}
-	var erased bool
+	var erased int
 	err = w.tx.GetContext(ctx, &erased, `
 		UPDATE runs SET pages = $3, created = created + $4, updated = updated + $5, unchanged = unchanged + $6, ignored = ignored + $7,
 			refused = refused + $8, with_issue = with_issue + $9, erp_calls = erp_calls + $10, attempts = 0, throttled_since = NULL,
@@ -1078,13 +1078,13 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 			lease_until = clock_timestamp() + $16 * interval '1 microsecond',
 			pulled = pulled OR $12, end_cursor = CASE WHEN $12 THEN $13 ELSE end_cursor END,
 			end_rights = CASE WHEN $12 THEN $14 ELSE end_rights END, listed = CASE WHEN $12 THEN $15 ELSE listed END
-		WHERE tenant_id = $1 AND id = $2 RETURNING EXISTS (SELECT FROM erased e WHERE e.tenant_id = $1)`,
+		WHERE tenant_id = $1 AND id = $2 RETURNING (SELECT count(*) FROM erased e WHERE e.tenant_id = $1)`,
 		w.step.Tenant, w.step.Run, w.page, c.Created, c.Updated, c.Unchanged, c.Ignored, c.Refused, c.WithIssue, calls, string(page.Next),
 		page.End != nil, string(end.Cursor), end.Rights, listed, w.step.Lease.Microseconds())
 	if err != nil {
 		return fmt.Errorf("move checkpoint: %w", err)
 	}
-	if erased != w.hasErased {
+	if erased != w.erased {
 		return errErased
 	}
 	return nil

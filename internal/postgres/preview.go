@@ -129,6 +129,9 @@ func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Setting
 	return done, nil
 }
 
+// ErrCancelled says that the preview was cancelled meanwhile, perhaps since a person was erased whom its report may name.
+var ErrCancelled = errors.New("cancelled meanwhile")
+
 // rehearsal is one transaction that is undone.
 type rehearsal struct {
 	tx    *sqlx.Tx
@@ -318,6 +321,10 @@ const keeps = `
 // report writes what the rehearsal did, and ends the preview. Rows go from one transaction to the other a batch at a time, since
 // a first load's are as many as the company's customers.
 func (r *rehearsal) report(ctx context.Context, out *sqlx.Tx, calls int) error {
+	// An erasure that holds the preview's row may wait for what this rehearsal has written.
+	if _, err := out.ExecContext(ctx, `SET LOCAL lock_timeout = '2s'`); err != nil {
+		return err
+	}
 	_, err := out.ExecContext(ctx, `INSERT INTO previews (tenant_id, run_id, compared_at, hold_cause) VALUES ($1, $2, $3, nullif($4, ''))`,
 		r.step.Tenant, r.step.Run, r.at, r.cause)
 	if err != nil {
@@ -363,12 +370,18 @@ func (r *rehearsal) report(ctx context.Context, out *sqlx.Tx, calls int) error {
 		return err
 	}
 	o := r.outcome
-	_, err = out.ExecContext(ctx, `
+	ended, err := out.ExecContext(ctx, `
 		UPDATE runs SET status = 'succeeded', lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $3, error_kind = NULL, error = NULL,
 			hint = NULL, created = $4, updated = $5, unchanged = $6, ignored = $7, refused = $8, with_issue = $9, deactivated = $10, held = $11
-		WHERE tenant_id = $1 AND id = $2`, r.step.Tenant, r.step.Run, calls, o.Created, o.Updated, o.Unchanged, o.Ignored, o.Refused, o.WithIssue,
-		o.Deactivated, o.Held)
-	return err
+		WHERE tenant_id = $1 AND id = $2 AND NOT cancel_requested`, r.step.Tenant, r.step.Run, calls, o.Created, o.Updated, o.Unchanged, o.Ignored,
+		o.Refused, o.WithIssue, o.Deactivated, o.Held)
+	if err != nil {
+		return err
+	}
+	if n, err := ended.RowsAffected(); n == 0 || err != nil {
+		return errors.Join(ErrCancelled, err)
+	}
+	return nil
 }
 
 // roles reports the ERP roles met first, and what each would become.

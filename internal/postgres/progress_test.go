@@ -18,7 +18,7 @@ import (
 func TestKeptCustomerIDsAreTrue(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's
+		random := rand.New(rand.NewPCG(seed, 1))
 		var kept postgres.CustomerIDs
 		ids := map[string]int64{"": 0, "007": 0, "+7": 0, "7a": 0, "18446744073709551616": 0} // customers that are met with no id of ours are none
 		erp, id := uint64(random.IntN(1000)+1), int64(random.IntN(1000)+1)

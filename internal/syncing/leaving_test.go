@@ -6,9 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -291,97 +289,4 @@ func TestErasingWhileASyncSaves(t *testing.T) {
 	if met := w.found("late@zyxmail", "ingrid-zyxmail"); len(met) != 0 {
 		t.Errorf("still there: %s", strings.Join(met, "; "))
 	}
-}
-
-// TestErasingWhileARunWaits: what a run saves or holds once it has waited for the erasure to end is without whom that erased. Nothing could
-// take them out of a hold again; and that the tenant had nobody erased before was the page's view from before it waited.
-func TestErasingWhileARunWaits(t *testing.T) {
-	for _, saves := range []bool{true, false} {
-		t.Run(map[bool]string{true: "to save a page", false: "to hold"}[saves], func(t *testing.T) { erasingWhileARunWaits(t, saves) })
-	}
-}
-
-func erasingWhileARunWaits(t *testing.T, saves bool) {
-	w := setup(t, memory.NetSuite)
-	w.erp.SetPageSize(10) // first the customers, then all people
-	ids := w.customers(10)
-	for i, id := range ids {
-		w.erp.Attach(id, w.erp.AddContact(connector.Contact{Name: "Ann", Channels: []connector.Channel{memory.Mail(fmt.Sprintf("p%d@zyxmail.example", i))}}, ""),
-			connector.ERPRole{})
-	}
-	w.mustSync(postgres.Full)
-	found, err := w.store.FindErasable(w.ctx, w.tenant, "p0@zyxmail.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	waiting := func(n string) {
-		for w.ctx.Err() == nil && pgtest.Value(t, w.dsn, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock'`) != n {
-		}
-	}
-	db, err := sql.Open("postgres", w.dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	var erasing sync.WaitGroup
-	begun := false
-	w.worker.Log = slog.New(heard{slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}), "page saved", func() {
-		if begun || !saves && pgtest.Value(t, w.dsn, `SELECT pulled FROM contactsync.runs ORDER BY id DESC LIMIT 1`) != "true" {
-			return
-		}
-		begun = true
-		between, err := db.BeginTx(w.ctx, nil)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if _, err := between.ExecContext(w.ctx, `LOCK TABLE contactsync.preview_mail IN SHARE MODE`); err != nil { // where erasing comes last
-			t.Error(err)
-		}
-		erasing.Go(func() {
-			if _, err := w.store.EraseContact(w.ctx, w.tenant, found.ID, ops, false); err != nil {
-				t.Error(err)
-			}
-		})
-		waiting("1")
-		erasing.Go(func() {
-			waiting("2") // the run, for the erasure
-			if err := between.Commit(); err != nil {
-				t.Error(err)
-			}
-		})
-	}})
-	if saves {
-		w.mustSync(postgres.Full)
-		erasing.Wait()
-		if met := w.found("p0@zyxmail"); len(met) != 0 || len(w.list(postgres.Contacts)) == 0 {
-			t.Errorf("still there: %s", strings.Join(met, "; "))
-		}
-		return
-	}
-	w.erp.Hide(connector.Key{Kind: connector.Contacts})
-	r := w.mustSync(postgres.Full)
-	erasing.Wait()
-	if n := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.hold_items WHERE kind = 'contact'`); r.Held != 9 || n != "9" {
-		t.Errorf("held %d, of %s contacts; want the 9 that are there", r.Held, n)
-	}
-}
-
-// heard does something when a line is logged.
-type heard struct {
-	slog.Handler
-	line string
-	do   func()
-}
-
-func (h heard) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == h.line {
-		h.do()
-	}
-	return h.Handler.Handle(ctx, r)
-}
-
-func (h heard) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return heard{h.Handler.WithAttrs(attrs), h.line, h.do}
 }

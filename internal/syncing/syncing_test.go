@@ -491,6 +491,31 @@ func TestPagesThatACrashTookAreReadAgain(t *testing.T) {
 	})
 }
 
+// TestRefreshWhosePageIsLostDoesNotEnd: a refresh whose page is gone, as after a fail-over to a standby that had not got it, has not
+// refreshed anything.
+func TestRefreshWhosePageIsLostDoesNotEnd(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(2)
+	w.mustSync(postgres.Full)
+	run := w.queueCustomer(ids[0])
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		t.Fatal(out, err)
+	}
+	c, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.SaveCustomer(w.ctx, c.Step, ids[0], pageOf(ids[0]), 1); err != nil {
+		t.Fatal(err)
+	}
+	w.exec(`DELETE FROM run_pages WHERE run_id = (SELECT max(id) FROM runs);
+		UPDATE runs SET pages = 0, pulled = false WHERE id = (SELECT max(id) FROM runs)`)
+	if end, err := w.store.FinishCustomer(w.ctx, c.Step, c.Settings, true, 0); !errors.Is(err, postgres.ErrPagesLost) {
+		t.Errorf("%+v, %v", end, err)
+	}
+}
+
 // crash waits until so many pages of the latest run are saved, and returns what takes away those saved since.
 func (w *world) crash(ctx context.Context, pages int) (lose func()) {
 	w.t.Helper()
