@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"hash/maphash"
 	"math/bits"
 	"strconv"
 
@@ -62,8 +63,8 @@ func (s Step) surprised() bool {
 // Postgres which of a page's records the earlier pages named costs, with every page, as much more as there are pages. It takes
 // little memory, since our ids of one connection lie close together.
 type namedIDs struct {
-	pages int // looked at
-	ids   map[connector.Kind]map[int64]uint64
+	pages int                                    // looked at
+	ids   map[connector.Kind]map[int64][4]uint64 // a bit for each of 256 ids
 }
 
 // upTo reads what pages up to that one named. What the refresh of a customer told a run counts for its own run.
@@ -96,18 +97,20 @@ func (n *namedIDs) upTo(ctx context.Context, tx *sqlx.Tx, step Step, page int) e
 
 func (n *namedIDs) add(kind connector.Kind, ids []int64) {
 	if n.ids == nil {
-		n.ids = map[connector.Kind]map[int64]uint64{}
+		n.ids = map[connector.Kind]map[int64][4]uint64{}
 	}
 	if n.ids[kind] == nil {
-		n.ids[kind] = map[int64]uint64{}
+		n.ids[kind] = map[int64][4]uint64{}
 	}
 	for _, id := range ids {
-		n.ids[kind][id>>6] |= 1 << (id & 63)
+		block := n.ids[kind][id>>8]
+		block[id>>6&3] |= 1 << (id & 63)
+		n.ids[kind][id>>8] = block
 	}
 }
 
 func (n *namedIDs) has(kind connector.Kind, id int64) bool {
-	return n.ids[kind][id>>6]&(1<<(id&63)) != 0
+	return n.ids[kind][id>>8][id>>6&3]&(1<<(id&63)) != 0
 }
 
 // customerIDs are our ids of customers that the step's own pages named, by the ERP's: the places on later pages are at them, and to look
@@ -157,15 +160,16 @@ func number(erpID string) (uint64, bool) {
 	return n, err == nil && strconv.FormatUint(n, 10) == erpID
 }
 
-// withIssues are the records that issues of a connection are open about, and maybe some whose issues are closed: a page of a
-// thousand records, of which nearly none has an issue, need not look each up. No other writer opens any while the step has its lease.
+// withIssues are the records that issues of a connection are open about, and maybe some others: a page of a thousand records, of which
+// nearly none has an issue, need not look each up. No other writer opens any while the step has its lease.
 type withIssues struct {
 	loaded, many bool
-	of           map[connector.Key]bool
+	seed         maphash.Seed
+	of           map[uint64]struct{} // by hash: one that is looked up for nothing does no harm
 }
 
-// manyIssues are not kept in memory, and each record is looked up.
-const manyIssues = 10_000
+// manyIssues are not kept in memory, and each record is looked up. A company of a million customers may have half as many.
+const manyIssues = 100_000
 
 func (w *withIssues) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	if w.loaded {
@@ -179,7 +183,7 @@ func (w *withIssues) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
 		return err
 	}
 	defer rows.Close()
-	w.of = map[connector.Key]bool{}
+	w.seed, w.of = maphash.MakeSeed(), map[uint64]struct{}{}
 	for rows.Next() {
 		var k connector.Key
 		if err := rows.Scan(&k.Kind, &k.ID); err != nil {
@@ -201,7 +205,7 @@ func (w *withIssues) note(k connector.Key) {
 	if w.many {
 		return
 	}
-	w.of[k] = true
+	w.of[maphash.Comparable(w.seed, k)] = struct{}{}
 	if len(w.of) >= manyIssues {
 		w.of, w.many = nil, true
 	}
@@ -214,7 +218,7 @@ func (w *withIssues) among(records []connector.Key) []connector.Key {
 	}
 	var open []connector.Key
 	for _, k := range records {
-		if w.of[k] {
+		if _, ok := w.of[maphash.Comparable(w.seed, k)]; ok {
 			open = append(open, k)
 		}
 	}
