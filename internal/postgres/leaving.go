@@ -121,14 +121,12 @@ func (s *Store) FindErasable(ctx context.Context, tenant int64, idOrAddress stri
 // says who stops getting mail; a rehearsal only says so.
 func (s *Store) EraseContact(ctx context.Context, tenant, contact int64, by By, rehearsal bool) (MailDifference, error) {
 	d, err := s.weighed(ctx, asOps, tenant, rehearsal, func(tx *sqlx.Tx) error {
-		// A run that ends meanwhile waits for its row, and has a view of before (still): that the row has changed undoes it. One that is
-		// queued cannot be claimed meanwhile.
-		_, err := tx.ExecContext(ctx, `UPDATE runs SET fencing = fencing WHERE tenant_id = $1 AND status IN ('queued', 'running', 'waiting')
-			AND connection_id = (SELECT connection_id FROM contacts WHERE tenant_id = $1 AND id = $2)`, tenant, contact)
-		if err != nil {
-			return err
+		if !rehearsal {
+			if err := haltRuns(ctx, tx, tenant, contact); err != nil {
+				return fmt.Errorf("halt runs: %w", err)
+			}
 		}
-		_, err = tx.ExecContext(ctx, `SELECT erase_contact($1, $2, $3)`, contact, by.User, by.Reason)
+		_, err := tx.ExecContext(ctx, `SELECT erase_contact($1, $2, $3)`, contact, by.User, by.Reason)
 		return err
 	})
 	if pq.As(err, pqerror.NoDataFound) != nil {
@@ -138,4 +136,22 @@ func (s *Store) EraseContact(ctx context.Context, tenant, contact int64, by By, 
 		return MailDifference{}, fmt.Errorf("erase contact %d: %w", contact, err)
 	}
 	return d, nil
+}
+
+// haltRuns keeps the runs of a contact's connection from going by what they read of it before this transaction ends. It locks in the order
+// of a run's end. What is being saved, ended or reported is waited for first, while nothing is locked that it needs.
+func haltRuns(ctx context.Context, tx *sqlx.Tx, tenant, contact int64) error {
+	const connection = `(SELECT connection_id FROM contacts WHERE tenant_id = $1 AND id = $2)`
+	for _, lock := range []string{
+		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = ` + connection + ` AND status IN ('running', 'waiting') ORDER BY id FOR UPDATE`,
+		// No run is queued meanwhile: people wait, and schedulers pass over the connection.
+		`SELECT FROM connections WHERE tenant_id = $1 AND id = ` + connection + ` FOR NO KEY UPDATE`,
+		// No queued one is claimed; and a run that ends then has a view of before (still), and is undone since its row has changed.
+		`UPDATE runs SET fencing = fencing WHERE tenant_id = $1 AND connection_id = ` + connection + ` AND status IN ('queued', 'running', 'waiting')`,
+	} {
+		if _, err := tx.ExecContext(ctx, lock, tenant, contact); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -921,10 +921,10 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	}
 	read := w.plan.Read
 	if p := w.step.progress; p != nil {
-		if err := p.issues.load(ctx, w.tx, w.step); err != nil {
+		var err error
+		if read, err = p.issues.among(ctx, w.tx, w.step, read); err != nil {
 			return err
 		}
-		read = p.issues.among(read)
 		p.issues.add(w.plan.Issues)
 	}
 	if w.hasIssues && len(read) > 0 {

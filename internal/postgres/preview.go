@@ -321,13 +321,16 @@ const keeps = `
 // report writes what the rehearsal did, and ends the preview. Rows go from one transaction to the other a batch at a time, since
 // a first load's are as many as the company's customers.
 func (r *rehearsal) report(ctx context.Context, out *sqlx.Tx, calls int) error {
-	// An erasure that holds the preview's row may wait for what this rehearsal has written.
+	// An erasure that has the preview's row may wait for what this rehearsal has written.
 	if _, err := out.ExecContext(ctx, `SET LOCAL lock_timeout = '2s'`); err != nil {
 		return err
 	}
 	_, err := out.ExecContext(ctx, `INSERT INTO previews (tenant_id, run_id, compared_at, hold_cause) VALUES ($1, $2, $3, nullif($4, ''))`,
 		r.step.Tenant, r.step.Run, r.at, r.cause)
 	if err != nil {
+		return err
+	}
+	if _, err := out.ExecContext(ctx, `SET LOCAL lock_timeout = 0`); err != nil { // one that comes now waits for the report
 		return err
 	}
 	place, err := r.roles(ctx, out)

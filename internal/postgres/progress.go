@@ -168,13 +168,13 @@ type withIssues struct {
 	of           map[uint64]struct{} // by hash: one that is looked up for nothing does no harm
 }
 
+// fewRecords are looked up while no issues were loaded: a small run need not know them all.
+const fewRecords = 100
+
 // manyIssues are not kept in memory, and each record is looked up. A company of a million customers may have half as many.
 const manyIssues = 100_000
 
 func (w *withIssues) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
-	if w.loaded {
-		return nil
-	}
 	rows, err := tx.QueryContext(ctx, `
 		SELECT DISTINCT record_kind, record_id FROM issues
 		WHERE tenant_id = $1 AND connection_id = $2 AND closed_at IS NULL AND record_id <> ''
@@ -202,7 +202,7 @@ func (w *withIssues) add(met []reconcile.Issue) {
 }
 
 func (w *withIssues) note(k connector.Key) {
-	if w.many {
+	if w.many || w.of == nil { // not loaded: it will be, with this one
 		return
 	}
 	w.of[maphash.Comparable(w.seed, k)] = struct{}{}
@@ -212,9 +212,14 @@ func (w *withIssues) note(k connector.Key) {
 }
 
 // among are those of the records that an issue may be open about.
-func (w *withIssues) among(records []connector.Key) []connector.Key {
-	if w.many {
-		return records
+func (w *withIssues) among(ctx context.Context, tx *sqlx.Tx, step Step, records []connector.Key) ([]connector.Key, error) {
+	if !w.loaded && len(records) > fewRecords {
+		if err := w.load(ctx, tx, step); err != nil {
+			return nil, err
+		}
+	}
+	if !w.loaded || w.many {
+		return records, nil
 	}
 	var open []connector.Key
 	for _, k := range records {
@@ -222,5 +227,5 @@ func (w *withIssues) among(records []connector.Key) []connector.Key {
 			open = append(open, k)
 		}
 	}
-	return open
+	return open, nil
 }

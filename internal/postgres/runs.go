@@ -247,8 +247,13 @@ func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
 		out = nil
 		// A cancelled run whose worker died is nobody's to end, and would keep its connection's place.
 		if _, err := tx.ExecContext(ctx, `
-			UPDATE runs SET status = 'cancelled', finished_at = now(), lease_until = NULL
-			WHERE cancel_requested AND status IN ('queued', 'running', 'waiting') AND coalesce(lease_until, '-infinity') < now()`); err != nil {
+			WITH ended AS (
+				SELECT tenant_id, id FROM runs
+				WHERE cancel_requested AND status IN ('queued', 'running', 'waiting') AND coalesce(lease_until, '-infinity') < now()
+				FOR UPDATE SKIP LOCKED
+			)
+			UPDATE runs r SET status = 'cancelled', finished_at = now(), lease_until = NULL FROM ended e
+			WHERE r.tenant_id = e.tenant_id AND r.id = e.id`); err != nil {
 			return err
 		}
 		return tx.SelectContext(ctx, &out, `

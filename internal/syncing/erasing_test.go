@@ -130,17 +130,21 @@ func TestErasingWhileARunWaits(t *testing.T) {
 	})
 }
 
-// TestErasingWhileARunBegins: a run that was queued and claimed while an erasure was under way does not wait for it, and read the person as
-// held. It writes the ERP's change of them again without them.
-func TestErasingWhileARunBegins(t *testing.T) {
+// TestErasingWhileARunIsQueued: a run that is asked for while an erasure is under way waits for it, and the schedulers pass over the
+// connection. Else it would read the person as held, and write the ERP's change of them.
+func TestErasingWhileARunIsQueued(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
 	ids := w.customers(9)
 	w.mustSync(postgres.Full)
-	w.erase("c7@kelp.example") // the tenant's first: has somebody been erased is no question then
+	w.erase("c7@kelp.example") // the tenant's first: whether it had somebody erased is no question then
 	w.erp.EditCustomer(ids[3], func(_ *connector.Customer, own *connector.Contact) {
 		own.GivenName, own.Channels = "Ingridqx", []connector.Channel{memory.Mail("late3@kelp.example")}
 	})
+	w.exec(`UPDATE connections SET next_due_at = now(), auto_sync = true`)
 	erased := w.erasing("c3@kelp.example", 1)
+	if n, err := w.store.QueueDue(w.ctx, 10, postgres.Savings{}); n != 0 || err != nil {
+		t.Errorf("a scheduler queued %d runs: %v", n, err)
+	}
 	run := w.queue(postgres.Full)
 	w.work()
 	erased.Wait()
