@@ -63,8 +63,8 @@ func (s Step) surprised() bool {
 // Postgres which of a page's records the earlier pages named costs, with every page, as much more as there are pages. It takes
 // little memory, since our ids of one connection lie close together.
 type namedIDs struct {
-	pages int                                    // looked at
-	ids   map[connector.Kind]map[int64][4]uint64 // a bit for each of 256 ids
+	pages int                                      // looked at
+	ids   map[connector.Kind]map[int64]*[16]uint64 // a bit for each of 1024 ids
 }
 
 // upTo reads what pages up to that one named. What the refresh of a customer told a run counts for its own run.
@@ -97,20 +97,24 @@ func (n *namedIDs) upTo(ctx context.Context, tx *sqlx.Tx, step Step, page int) e
 
 func (n *namedIDs) add(kind connector.Kind, ids []int64) {
 	if n.ids == nil {
-		n.ids = map[connector.Kind]map[int64][4]uint64{}
+		n.ids = map[connector.Kind]map[int64]*[16]uint64{}
 	}
 	if n.ids[kind] == nil {
-		n.ids[kind] = map[int64][4]uint64{}
+		n.ids[kind] = map[int64]*[16]uint64{}
 	}
 	for _, id := range ids {
-		block := n.ids[kind][id>>8]
-		block[id>>6&3] |= 1 << (id & 63)
-		n.ids[kind][id>>8] = block
+		block := n.ids[kind][id>>10]
+		if block == nil {
+			block = new([16]uint64)
+			n.ids[kind][id>>10] = block
+		}
+		block[id>>6&15] |= 1 << (id & 63)
 	}
 }
 
 func (n *namedIDs) has(kind connector.Kind, id int64) bool {
-	return n.ids[kind][id>>8][id>>6&3]&(1<<(id&63)) != 0
+	block := n.ids[kind][id>>10]
+	return block != nil && block[id>>6&15]&(1<<(id&63)) != 0
 }
 
 // customerIDs are our ids of customers that the step's own pages named, by the ERP's: the places on later pages are at them, and to look
