@@ -197,6 +197,8 @@ var mutants = []mutant{
 		one(work, "return s.cancelled.Load() || s.paused.Load()", "return s.paused.Load()"), inRules, "TestPeopleStopARunThatIsWorked"},
 	{"a page that waited for an erasure brings the person back", "operators", one(pages, "if erased != w.erased {", "if false {"),
 		inRules, "TestErasingWhileARunWaits"},
+	{"a hold counts the mail of a twin as mail that stops", "7", one("internal/postgres/holds.go", "AND lower(p.normalised) = lower(r.email) AND", "AND p.normalised = r.email AND"),
+		inRules, "TestMailOfAHoldStopsWhereItDoes"},
 	{"a preview reports whom an erasure took meanwhile", "operators", one("internal/postgres/preview.go", "AND NOT cancel_requested`", "`"),
 		inRules, "TestErasingWhileAPreviewRehearses"},
 	{"a refresh ends although its page is lost", "4", one("internal/postgres/customer.go", "if err = goOn(ctx, tx, step); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif end,",

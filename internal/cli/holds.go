@@ -119,7 +119,9 @@ func (c holdShowCmd) Run(a *app) error {
 	case "open":
 		a.out.say(nil, "\nIf it is meant: syncctl hold approve %d. If not: syncctl hold reject %d", h.ID, h.ID)
 	case "approved":
-		a.out.say(nil, "\nTo bring back what it took: syncctl hold reject %d", h.ID)
+		if h.Run != 0 {
+			a.out.say(nil, "\nTo bring back what it took: syncctl hold reject %d", h.ID)
+		}
 	}
 	return nil
 }

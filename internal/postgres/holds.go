@@ -38,8 +38,8 @@ func (h Hold) decision() string {
 	return text
 }
 
-// carriedOut says whether the approval's run is over.
-func (h Hold) carriedOut() bool { return h.RunStatus == "succeeded" }
+// carriedOut says whether the approval's run is over; that of an old approval is removed.
+func (h Hold) carriedOut() bool { return h.RunStatus == "succeeded" || h.Run == 0 }
 
 // ErrDecided says that a hold was decided already, by whom and when.
 var ErrDecided = errors.New("the hold is decided already")
@@ -129,6 +129,8 @@ func (s *Store) RejectHold(ctx context.Context, h Hold, by By) (Rejected, error)
 			return err
 		case now.State != "open" && now.State != "approved":
 			return fmt.Errorf("%w: %s", ErrDecided, now.decision())
+		case now.State == "approved" && now.Run == 0:
+			return fmt.Errorf("it was %s, longer ago than runs and history are kept: what went then can be brought back in the ERP only", now.decision())
 		}
 		if now.State == "approved" {
 			// Its run, if it is still under way, finds the hold rejected and ends.
@@ -438,8 +440,18 @@ func (s *Store) HoldMail(ctx context.Context, h Hold) (Rows, error) {
 			UNION SELECT l.customer_id, l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.entity_id
 				WHERE i.kind = 'link' AND (i.reason <> `+roleGone+` OR NOT EXISTS (SELECT FROM role_choices c WHERE c.tenant_id = $1 AND c.customer_contact_id = l.id))
 		), mail AS (
-			SELECT r.communication_type, r.customer_id, r.email, g.customer_id IS NOT NULL AS stops
-			FROM recipients r LEFT JOIN going g ON g.customer_id = r.customer_id AND g.contact_id = r.contact_id
+			SELECT r.communication_type, r.customer_id, r.email, g.customer_id IS NOT NULL AND NOT EXISTS (
+				-- Somebody who stays at the customer has the same address, as where duplicates were merged: recipients names one of the two.
+				SELECT FROM customer_contacts l
+				JOIN contacts k ON k.tenant_id = $1 AND k.id = l.contact_id AND k.active
+				JOIN effective_roles e ON e.tenant_id = $1 AND e.customer_contact_id = l.id
+					AND CASE r.communication_type WHEN 'invoice_presentment' THEN e.invoice_presentment ELSE e.communication_contact END
+				JOIN contact_points p ON p.tenant_id = $1 AND p.contact_id = k.id AND p.kind = 'email' AND p.main AND p.usable
+					AND lower(p.normalised) = lower(r.email) AND t.today BETWEEN coalesce(p.first_day, '-infinity') AND coalesce(p.last_day, 'infinity')
+				WHERE l.tenant_id = $1 AND l.customer_id = r.customer_id AND l.active
+					AND (l.customer_id, l.contact_id) NOT IN (SELECT customer_id, contact_id FROM going)) AS stops
+			FROM (SELECT (now() AT TIME ZONE time_zone)::date AS today FROM tenants WHERE tenant_id = $1) t
+			CROSS JOIN recipients r LEFT JOIN going g ON g.customer_id = r.customer_id AND g.contact_id = r.contact_id
 			WHERE r.tenant_id = $1 AND r.customer_id IN (SELECT customer_id FROM going)
 		)
 		SELECT communication_type, count(*) FILTER (WHERE stops) AS addresses, count(DISTINCT customer_id) FILTER (WHERE stops) AS customers,

@@ -143,7 +143,8 @@ func (s *Store) EraseContact(ctx context.Context, tenant, contact int64, by By, 
 func haltRuns(ctx context.Context, tx *sqlx.Tx, tenant, contact int64) error {
 	const connection = `(SELECT connection_id FROM contacts WHERE tenant_id = $1 AND id = $2)`
 	for _, lock := range []string{
-		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = ` + connection + ` AND status IN ('running', 'waiting') ORDER BY id FOR UPDATE`,
+		`SELECT FROM runs WHERE tenant_id = $1 AND connection_id = ` + connection + ` AND status IN ('running', 'waiting')
+			ORDER BY purpose <> 'customer', id FOR UPDATE`, // a refresh writes to the sync that waits for it
 		// No run is queued meanwhile: people wait, and schedulers pass over the connection.
 		`SELECT FROM connections WHERE tenant_id = $1 AND id = ` + connection + ` FOR NO KEY UPDATE`,
 		// No queued one is claimed; and a run that ends then has a view of before (still), and is undone since its row has changed.

@@ -130,7 +130,7 @@ func queueTrials(ctx context.Context, tx *sqlx.Tx, every time.Duration) error {
 			SELECT n.tenant_id, n.id FROM connections n
 			WHERE n.erp = $1 AND n.state = 'active' AND n.auto_sync
 				AND NOT EXISTS (SELECT FROM runs r WHERE r.connection_id = n.id AND r.status IN ('queued', 'running', 'waiting'))
-			ORDER BY n.last_attempt_at NULLS FIRST LIMIT 1`, p.ERP)
+			ORDER BY n.last_attempt_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE OF n SKIP LOCKED`, p.ERP)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}

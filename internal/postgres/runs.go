@@ -287,7 +287,8 @@ func (s *Store) HandedOutLongAgo(ctx context.Context, age time.Duration, limit i
 	return out, nil
 }
 
-// HandOutAgain makes these runs ready for HandOutNew, if their delivery is still the one given.
+// HandOutAgain makes these runs ready for HandOutNew, if their delivery is still the one given. It waits for nobody: whom a worker or an
+// erasure has just now is found again.
 func (s *Store) HandOutAgain(ctx context.Context, lost []HandOut) error {
 	var ids []int64
 	var deliveries []int
@@ -296,8 +297,11 @@ func (s *Store) HandOutAgain(ctx context.Context, lost []HandOut) error {
 	}
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		_, err := tx.ExecContext(ctx, `
-			UPDATE runs r SET handed_out_at = NULL FROM unnest($1::bigint[], $2::int[]) AS p (id, delivery)
-			WHERE r.id = p.id AND r.delivery = p.delivery AND coalesce(r.lease_until, '-infinity') < now()`, ids, deliveries)
+			WITH lost AS (
+				SELECT r.tenant_id, r.id FROM runs r JOIN unnest($1::bigint[], $2::int[]) AS p (id, delivery) ON r.id = p.id AND r.delivery = p.delivery
+				WHERE coalesce(r.lease_until, '-infinity') < now() FOR UPDATE OF r SKIP LOCKED
+			)
+			UPDATE runs r SET handed_out_at = NULL FROM lost l WHERE r.tenant_id = l.tenant_id AND r.id = l.id`, ids, deliveries)
 		return err
 	})
 	if err != nil {

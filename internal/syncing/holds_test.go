@@ -558,6 +558,48 @@ func TestLeftWithoutARecipient(t *testing.T) {
 	}
 }
 
+// TestMailOfAHoldStopsWhereItDoes: duplicates were merged, and those that are left have the same addresses. Who decides is told of the mail
+// that would stop, not of the contacts that would.
+func TestMailOfAHoldStopsWhereItDoes(t *testing.T) {
+	w, customers, people := payers(t)
+	for i, id := range customers[:15] { // the last one's twin gets no invoices
+		twin := w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Twin ", i), Channels: []connector.Channel{memory.Mail(fmt.Sprintf("P%d@kelp.example", i))}}, id)
+		role := connector.ERPRole{Key: "7", Name: "Payer"}
+		if i == 14 {
+			role = connector.ERPRole{Key: "8", Name: "Friend"}
+		}
+		w.erp.Attach(id, twin, role)
+	}
+	w.mustSync(postgres.Full)
+	for _, person := range people[:16] {
+		w.erp.Delete(connector.Key{Kind: connector.Contacts, ID: person})
+	}
+	w.wantRun(postgres.Full, "sixteen were merged", 0, 16)
+	stops, err := w.store.HoldMail(w.ctx, w.hold())
+	if want := "[[communication_contact 0 0 0] [invoice_presentment 2 2 2]]"; err != nil || fmt.Sprint(stops.Values) != want {
+		t.Errorf("the mail that stops is %v (%v), want %s", stops.Values, err, want)
+	}
+	w.approve()
+	w.wantInvoices("approved", 18)
+}
+
+// TestOldApprovalIsNotBroughtBack: once its run and history are removed nobody knows what it took, and a rejection says so and changes nothing.
+func TestOldApprovalIsNotBroughtBack(t *testing.T) {
+	w, _, _ := holding(t)
+	w.approve()
+	w.exec(`DELETE FROM run_requests WHERE run_id = (SELECT max(id) FROM runs);
+		DELETE FROM left_bare; DELETE FROM run_pages; DELETE FROM runs WHERE hold_id IS NOT NULL; DELETE FROM history`)
+	if _, err := w.store.RejectHold(w.ctx, w.hold(), bea); err == nil || !strings.Contains(err.Error(), "longer ago than runs and history are kept") {
+		t.Errorf("rejected: %v", err)
+	}
+	if _, err := w.store.ApproveHold(w.ctx, w.hold(), bea); !errors.Is(err, postgres.ErrDecided) || strings.Contains(err.Error(), "run 0") {
+		t.Errorf("approved again: %v", err)
+	}
+	if state := w.hold().State; state != "approved" {
+		t.Errorf("the hold is %s", state)
+	}
+}
+
 // TestHeldAreActive: what a hold counts is what would go, as its run counted it: not a place that was detached long ago.
 func TestHeldAreActive(t *testing.T) {
 	w := setup(t, memory.NetSuite)
