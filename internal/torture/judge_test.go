@@ -367,10 +367,7 @@ func (w *world) gone(s *side) {
 		purpose              string
 	}
 	of := map[int64]*ending{}
-	w.each(`SELECT h.run_id, h.entity, concat_ws('/', coalesce(cu.erp_id, lcu.erp_id), coalesce(co.erp_id, lco.erp_id)), h.reason, h.at,
-			-- Rows of places have no key to be asked by: an approval lets one go by what the run saw that held it.
-			coalesce((SELECT min(o.listing_began_at) FROM contactsync.hold_items i JOIN contactsync.runs o ON o.id = i.added_by_run
-				WHERE i.hold_id = r.hold_id AND i.kind = 'link' AND h.entity = 'customer_contact' AND i.entity_id = h.entity_id), r.listing_began_at), r.status,
+	w.each(`SELECT h.run_id, h.entity, concat_ws('/', coalesce(cu.erp_id, lcu.erp_id), coalesce(co.erp_id, lco.erp_id)), h.reason, h.at, r.listing_began_at, r.status,
 			coalesce(cu.created_by_run = h.run_id, false), r.purpose,
 			EXISTS (SELECT FROM contactsync.holds k JOIN contactsync.hold_items i ON i.hold_id = k.id WHERE k.connection_id = h.connection_id
 				AND k.state = 'rejected' AND k.decided_at < i.left_at AND i.left_by_run = h.run_id AND i.left_at = h.at
