@@ -164,30 +164,31 @@ func number(erpID string) (uint64, bool) {
 	return n, err == nil && strconv.FormatUint(n, 10) == erpID
 }
 
-// withIssues are the records that issues of a connection are open about, and maybe some others: a page of a thousand records, of which
+// withIssues are the records that issues of a connection are open about, and a few others: a page of a thousand records, of which
 // nearly none has an issue, need not look each up. No other writer opens any while the step has its lease.
 type withIssues struct {
-	loaded, many bool
-	seed         maphash.Seed
-	of           map[uint64]struct{} // by hash: one that is looked up for nothing does no harm
+	loaded bool
+	seed   maphash.Seed
+	of     *[issueBits / 64]uint64 // a bit for each hash: a record that shares one is looked up for nothing, which does no harm
 }
 
-// fewRecords are looked up while no issues were loaded: a small run need not know them all.
-const fewRecords = 100
-
-// manyIssues are not kept in memory, and each record is looked up. A company of a million customers may have half as many.
-const manyIssues = 100_000
+const (
+	// fewRecords are looked up while no issues were loaded: a small run need not know them all.
+	fewRecords = 100
+	// issueBits are a quarter of a megabyte, however many issues there are. Of half a million, as a company of a million customers may
+	// have, a record in five shares one.
+	issueBits = 1 << 21
+)
 
 func (w *withIssues) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	rows, err := tx.QueryContext(ctx, `
-		SELECT DISTINCT record_kind, record_id FROM issues
-		WHERE tenant_id = $1 AND connection_id = $2 AND closed_at IS NULL AND record_id <> ''
-		LIMIT $3`, step.Tenant, step.Connection, manyIssues)
+		SELECT record_kind, record_id FROM issues
+		WHERE tenant_id = $1 AND connection_id = $2 AND closed_at IS NULL AND record_id <> ''`, step.Tenant, step.Connection)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	w.seed, w.of = maphash.MakeSeed(), map[uint64]struct{}{}
+	w.seed, w.of = maphash.MakeSeed(), new([issueBits / 64]uint64)
 	for rows.Next() {
 		var k connector.Key
 		if err := rows.Scan(&k.Kind, &k.ID); err != nil {
@@ -206,14 +207,13 @@ func (w *withIssues) add(met []reconcile.Issue) {
 }
 
 func (w *withIssues) note(k connector.Key) {
-	if w.many || w.of == nil { // not loaded: it will be, with this one
-		return
-	}
-	w.of[maphash.Comparable(w.seed, k)] = struct{}{}
-	if len(w.of) >= manyIssues {
-		w.of, w.many = nil, true
+	if w.of != nil { // else they will be loaded, with this one
+		at := w.bit(k)
+		w.of[at/64] |= 1 << (at % 64)
 	}
 }
+
+func (w *withIssues) bit(k connector.Key) uint64 { return maphash.Comparable(w.seed, k) % issueBits }
 
 // among are those of the records that an issue may be open about.
 func (w *withIssues) among(ctx context.Context, tx *sqlx.Tx, step Step, records []connector.Key) ([]connector.Key, error) {
@@ -222,12 +222,12 @@ func (w *withIssues) among(ctx context.Context, tx *sqlx.Tx, step Step, records 
 			return nil, err
 		}
 	}
-	if !w.loaded || w.many {
+	if !w.loaded {
 		return records, nil
 	}
 	var open []connector.Key
 	for _, k := range records {
-		if _, ok := w.of[maphash.Comparable(w.seed, k)]; ok {
+		if at := w.bit(k); w.of[at/64]&(1<<(at%64)) != 0 {
 			open = append(open, k)
 		}
 	}
