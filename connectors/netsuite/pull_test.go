@@ -853,6 +853,69 @@ func TestNamelessRowIsNotGone(t *testing.T) {
 	}
 }
 
+// TestLookupOfRelations: of places at one customer and of one contact those that were asked for are found, in however many answers
+// they come, and a row whose ids cannot be read says of none that it is gone.
+func TestLookupOfRelations(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 50)
+	var customers, people []string
+	for range 34 {
+		customers, people = append(customers, f.customer(sim.Customer{CompanyName: "Kelp"})), append(people, f.contact(sim.Contact{FirstName: "Ann"}))
+	}
+	var keys []connector.Key
+	for i, c := range customers {
+		for j, p := range people { // 1,156 rows: more than an answer holds
+			if f.do(f.account.Attach(c, p, "")); i == j {
+				keys = append(keys, connector.Key{Kind: connector.Links, ID: connector.LinkID(c, p)})
+			}
+		}
+	}
+	source, asked := f.Open(nil), len(f.statements())
+	page, err := source.Lookup(t.Context(), keys)
+	f.do(err)
+	if len(page.Links) != 34 || len(page.Contacts)+len(page.Bad) > 0 || len(f.statements()) != asked+2 {
+		t.Errorf("%d places in %d requests, bad %v", len(page.Links), len(f.statements())-asked, page.Bad)
+	}
+	f.do(f.account.Detach(customers[0], people[0]))
+	f.do(f.account.Spoil("companycontactrelationship", connector.LinkID(customers[1], people[1]), "contact", `"x"`))
+	page, err = source.Lookup(t.Context(), keys)
+	f.do(err)
+	var bad []connector.Key
+	for _, b := range page.Bad {
+		bad = append(bad, b.Key)
+	}
+	slices.SortFunc(bad, func(a, b connector.Key) int { return slices.Index(keys, a) - slices.Index(keys, b) })
+	if len(page.Links) != 32 || !slices.Equal(bad, keys[:2]) {
+		t.Errorf("%d places, bad %v, want %v", len(page.Links), bad, keys[:2])
+	}
+}
+
+// TestLookupGoesOnWithoutWhatIsTooMuch: where NetSuite fails with a statement within the statement, places are looked up without it,
+// and from then on at once.
+func TestLookupGoesOnWithoutWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]sim.Fault{"Refused": {Kind: sim.Unexpected}, "Slow": {Kind: sim.HTML503}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, sim.Options{}, 2)
+			kelp, ann := f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"})
+			f.do(f.account.Attach(kelp, ann, sim.Primary))
+			f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "first_primary FROM"}, fault)
+			if name == "Slow" {
+				f.sim.Before(func(r erpsim.Request) { f.Pass(time.Minute) })
+			}
+			source := f.Open(nil)
+			for want := 2; want > 0; want-- {
+				before := len(f.statements())
+				page, err := source.Lookup(t.Context(), []connector.Key{{Kind: connector.Links, ID: connector.LinkID(kelp, ann)}})
+				if asked := len(f.statements()) - before; err != nil || len(page.Links) != 1 || asked != want {
+					t.Errorf("%d places in %d requests, want %d: %v", len(page.Links), asked, want, err)
+				}
+			}
+		})
+	}
+}
+
 // TestLookupLeavesOutWhatIsHidden: a look-up in an account that hides columns finds its records, asks for the missing ones
 // once, and takes nothing hidden for bad.
 func TestLookupLeavesOutWhatIsHidden(t *testing.T) {

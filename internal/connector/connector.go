@@ -26,8 +26,9 @@ type Source interface {
 	// Pull fetches a page only when asked for it, and stops at once when the loop over it is left.
 	Pull(ctx context.Context, p Pull) iter.Seq2[Page, error]
 
-	// Lookup reads these records now, inactive ones too, at most LookupMax at a time. A key missing from the answer is
-	// gone or hidden. It is errors.ErrUnsupported where the ERP cannot be asked (QuickBooks Desktop).
+	// Lookup reads these records now, inactive ones too, and links that are rows of their own, at most LookupMax at a time.
+	// A key missing from the answer is gone or hidden. It is errors.ErrUnsupported where the ERP cannot be asked
+	// (QuickBooks Desktop).
 	Lookup(ctx context.Context, keys []Key) (Page, error)
 
 	// Customer reads one customer as it is now, active or not, with all that is at it: its own contact, every link that

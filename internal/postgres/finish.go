@@ -19,9 +19,10 @@ import (
 //   - A record stated inactive goes unless a later page read it active.
 //   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
 //     which names it. looked: it was looked up and not found.
-//   - A link goes when nobody states it any more. A contact's own record may say where it is, and perhaps nothing dates a change of
-//     that: what NetSuite dates when customers are merged is unverified. So whose place is to go, or whose customer is missing, is
-//     looked up (unheard) unless the run read it.
+//   - A link goes when nobody states it any more. Perhaps a row of its own does since the listing passed it, so that is looked up
+//     (unasked_row); a customer's refresh has just read its rows. And a contact's own record may say where it is, and perhaps nothing
+//     dates a change of that: what NetSuite dates when customers are merged is unverified. So whose place or role is to go, or whose
+//     customer is missing, is looked up (unheard) unless the run read it.
 //   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them.
 //   - A role goes when the link's own row does and a record still states the place (going_role, decision 22).
 //   - With a customer goes the contact that its own record is.
@@ -149,11 +150,18 @@ going_role AS (
 ),
 unheard AS (
 	SELECT k.id, k.erp_id FROM (
-		SELECT l.contact_id FROM going_link g JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+		SELECT l.contact_id FROM (SELECT id FROM going_link UNION ALL SELECT id FROM going_role) g
+			JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
 		UNION SELECT l.contact_id FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.active
 			WHERE g.missing AND g.looked AND ` + statedByContact + `
 	) s JOIN contacts k ON k.tenant_id = $1 AND k.id = s.contact_id AND k.active AND k.erp_id NOT LIKE 'customer:%'
 	WHERE k.id NOT IN (SELECT id FROM named_contact) AND k.id NOT IN (SELECT unnest(missing_contact_ids) FROM page)
+),
+unasked_row AS (
+	SELECT l.id, ` + rowKey + ` AS erp_id
+	FROM run r CROSS JOIN (SELECT id FROM going_link UNION ALL SELECT id FROM going_role) g
+	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
+	WHERE r.purpose <> 'customer' AND l.id NOT IN (SELECT unnest(missing_link_ids) FROM page)
 ),
 again AS (
 	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
@@ -177,6 +185,10 @@ const affected = `
 	WHERE l.active AND l.origin = 'erp' AND ` + bothActive + `
 	GROUP BY l.id
 `
+
+// rowKey is the connector.LinkID of customer contact l.
+const rowKey = `(SELECT cu.erp_id || '/' || co.erp_id FROM customers cu, contacts co
+		WHERE cu.tenant_id = $1 AND cu.id = l.customer_id AND co.tenant_id = $1 AND co.id = l.contact_id)`
 
 // statedByContact: a contact's record states customer contact l.
 const statedByContact = `EXISTS (SELECT FROM unnest(l.stated_by) AS b (by) WHERE b.by LIKE 'contact:%')`
@@ -287,6 +299,7 @@ func weigh(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
 		UNION ALL (SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
 			UNION SELECT 'contact', id, erp_id FROM unheard)
+		UNION ALL SELECT 'link', id, erp_id FROM unasked_row
 		ORDER BY 1, 2`, step.Tenant, step.Run)
 	for _, m := range missing {
 		v.missing = append(v.missing, Lookup{Key: connector.Key{Kind: m.Kind, ID: m.ERPID}, ID: m.ID})

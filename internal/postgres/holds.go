@@ -205,8 +205,8 @@ func bringBack(ctx context.Context, tx *sqlx.Tx, h Hold, by By, done *Rejected) 
 		h.Tenant, h.ID, h.Connection, by.User, by.Reason).Scan(&done.Back, &done.Changed)
 }
 
-// approving is going for an approval's run $2: what its hold holds, as far as the look-ups left it so. What cannot be asked for
-// (links, all of an ERP without look-ups) goes as of the evidence; whatever was read active since has left the hold.
+// approving is going for an approval's run $2: what its hold holds, as far as the look-ups left it so. Where the ERP cannot be asked it
+// goes as of the evidence; whatever was read active since has left the hold.
 const approving = `
 run AS (
 	SELECT r.*, concat_ws(': ', 'approved by ' || h.decided_by, nullif(h.decision_reason, '')) AS why
@@ -224,7 +224,10 @@ item AS (
 		CASE i.kind WHEN 'customer' THEN i.entity_id IN (SELECT unnest(missing_customer_ids) FROM page)
 			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(missing_contact_ids) FROM page) ELSE false END AS missing,
 		CASE i.kind WHEN 'customer' THEN i.entity_id IN (SELECT unnest(customer_ids) FROM page)
-			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(contact_ids) FROM page) ELSE false END AS found
+			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(contact_ids) FROM page)
+			ELSE i.entity_id IN (SELECT unnest(link_ids) FROM page) -- or perhaps stated by who could not be read
+				OR i.reason <> ` + roleGone + ` AND (SELECT l.contact_id FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = i.entity_id)
+					IN (SELECT unnest(unread_contact_ids) FROM page) END AS found
 	FROM run r JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = r.hold_id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 	LEFT JOIN stated s ON s.kind = i.kind AND s.id = i.entity_id
 ),
@@ -255,7 +258,11 @@ going_link AS (SELECT id FROM restated WHERE stated_by = '{}'),
 going_role AS (SELECT id FROM restated WHERE stated_by <> '{}'),
 affected AS (` + affected + `)`
 
-// Unasked are the records of the approved hold, and the contacts who may say where they are now, that its run has not looked up yet.
+// unaskedMost bounds what Unasked returns: a hold may have millions of rows.
+const unaskedMost = 20 * connector.LookupMax
+
+// Unasked are records and links of the approved hold, and contacts who may say where they are now, that its run has not looked up yet:
+// the first of them, none once all are.
 func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 	var unasked []Lookup
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -273,21 +280,28 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 				SELECT i.kind, i.entity_id AS id, i.reason FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id AND h.state = 'approved'
 				JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 				WHERE r.tenant_id = $1 AND r.id = $2
+			), wanted AS (
+				SELECT 'customer' AS kind, c.id FROM item i JOIN customers c ON c.tenant_id = $1 AND c.id = i.id AND c.active
+				WHERE i.kind = 'customer' AND c.id NOT IN (SELECT unnest(customer_ids || missing_customer_ids) FROM page)
+				UNION ALL
+				SELECT 'contact', c.id FROM (
+					SELECT id FROM item WHERE kind = 'contact'
+					UNION -- as in going, whose place is to go and who states one at a missing customer
+					SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
+						WHERE i.kind = 'link' AND i.reason <> `+roleGone+`
+					UNION SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.id AND l.active
+						WHERE i.kind = 'customer' AND i.reason <> 'erp_inactive' AND `+statedByContact+`
+				) s JOIN contacts c ON c.tenant_id = $1 AND c.id = s.id AND c.active AND c.erp_id NOT LIKE 'customer:%'
+				WHERE c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
+				UNION ALL
+				SELECT 'link', l.id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
+				WHERE i.kind = 'link' AND l.id NOT IN (SELECT unnest(link_ids || missing_link_ids) FROM page)
+				ORDER BY 1, 2 LIMIT $3
 			)
-			SELECT i.kind, c.id, c.erp_id FROM item i JOIN customers c ON c.tenant_id = $1 AND c.id = i.id AND c.active WHERE i.kind = 'customer'
-				AND c.id NOT IN (SELECT unnest(customer_ids || missing_customer_ids) FROM page)
-			UNION ALL
-			SELECT i.kind, c.id, c.erp_id FROM item i JOIN contacts c ON c.tenant_id = $1 AND c.id = i.id AND c.active WHERE i.kind = 'contact'
-				AND c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
-			UNION -- as in going, whose place is to go and who states one at a missing customer
-			SELECT 'contact', c.id, c.erp_id FROM (
-				SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = i.id AND l.active
-					WHERE i.kind = 'link' AND i.reason <> `+roleGone+`
-				UNION ALL SELECT l.contact_id FROM item i JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = i.id AND l.active
-					WHERE i.kind = 'customer' AND i.reason <> 'erp_inactive' AND `+statedByContact+`
-			) s JOIN contacts c ON c.tenant_id = $1 AND c.id = s.contact_id AND c.active AND c.erp_id NOT LIKE 'customer:%'
-			WHERE c.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM page)
-			ORDER BY 1, 2`, step.Tenant, step.Run)
+			SELECT w.*, CASE w.kind WHEN 'customer' THEN (SELECT erp_id FROM customers WHERE tenant_id = $1 AND id = w.id)
+				WHEN 'contact' THEN (SELECT erp_id FROM contacts WHERE tenant_id = $1 AND id = w.id)
+				ELSE (SELECT `+rowKey+` FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = w.id) END AS erp_id
+			FROM wanted w ORDER BY 1, 2`, step.Tenant, step.Run, unaskedMost)
 		for _, r := range rows {
 			unasked = append(unasked, Lookup{Key: connector.Key{Kind: r.Kind, ID: r.ERPID}, ID: r.ID})
 		}

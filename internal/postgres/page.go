@@ -115,7 +115,7 @@ type pageWriter struct {
 
 	named map[connector.Kind][]int64 // by our ids
 
-	missingCustomers, missingContacts []int64
+	missingCustomers, missingContacts, missingLinks []int64 // asked for and not found
 
 	// later takes, in a rehearsal, the ERP roles met first, whose roles are given at its end: that locks the tenant. Nil: at once.
 	later *[]connector.ERPRole
@@ -149,6 +149,8 @@ func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found conne
 			w.missingCustomers = append(w.missingCustomers, a.ID)
 		case a.Key.Kind == connector.Contacts:
 			w.missingContacts = append(w.missingContacts, a.ID)
+		case a.Key.Kind == connector.Links:
+			w.missingLinks = append(w.missingLinks, a.ID)
 		}
 	}
 	return w.advance(ctx, connector.Page{}, calls)
@@ -1052,11 +1054,11 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 	_, err := w.tx.ExecContext(ctx, `
 		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
 			unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,
-			missing_contact_ids, inactive_customer_at, inactive_contact_at, unread_contact_ids)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+			missing_contact_ids, inactive_customer_at, inactive_contact_at, unread_contact_ids, missing_link_ids)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 		w.step.Tenant, w.step.Run, w.page, customers, contacts, links, some(w.plan.Going.Customers),
 		some(w.plan.Going.Contacts), some(unstated), some(unstatedBy), some(deletedCustomers), some(deletedContacts),
-		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt, idsOf(w.contactIDs, w.plan.Named.Unread))
+		some(w.missingCustomers), some(w.missingContacts), customersAt, contactsAt, idsOf(w.contactIDs, w.plan.Named.Unread), some(w.missingLinks))
 	if err != nil {
 		return fmt.Errorf("note page: %w", err)
 	}

@@ -260,19 +260,35 @@ func (r *rehearsal) replayPage(ctx context.Context) (more bool, err error) {
 
 // asked finds our ids of what was looked up.
 func (r *rehearsal) asked(ctx context.Context, keys []string) ([]Lookup, error) {
+	n := len(keys)
+	asked := make([]Lookup, 0, n)
+	kinds, customers, contacts := make([]string, n), make([]string, n), make([]string, n)
+	for i, key := range keys {
+		kind, id, _ := strings.Cut(key, ":")
+		switch kinds[i] = kind; connector.Kind(kind) {
+		case connector.Customers:
+			customers[i] = id
+		case connector.Contacts:
+			contacts[i] = id
+		case connector.Links:
+			customers[i], contacts[i], _ = strings.Cut(id, "/")
+		}
+	}
 	var rows []struct {
-		Key string `db:"key"`
-		ID  int64  `db:"id"`
+		At int   `db:"at"`
+		ID int64 `db:"id"`
 	}
 	err := r.tx.SelectContext(ctx, &rows, `
-		SELECT 'customer:' || erp_id AS key, id FROM customers WHERE tenant_id = $1 AND connection_id = $2
-			AND erp_id IN (SELECT substr(k, 10) FROM unnest($3::text[]) AS k WHERE k LIKE 'customer:%')
-		UNION ALL SELECT 'contact:' || erp_id, id FROM contacts WHERE tenant_id = $1 AND connection_id = $2
-			AND erp_id IN (SELECT substr(k, 9) FROM unnest($3::text[]) AS k WHERE k LIKE 'contact:%')`,
-		r.step.Tenant, r.step.Connection, pq.Array(keys))
-	asked := make([]Lookup, 0, len(rows))
+		SELECT k.at, coalesce(l.id, cu.id, co.id) AS id
+		FROM unnest($3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS k (kind, customer, contact, at)
+		LEFT JOIN LATERAL (SELECT id FROM customers c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = k.customer OFFSET 0) cu ON true
+		LEFT JOIN LATERAL (SELECT id FROM contacts c WHERE c.tenant_id = $1 AND c.connection_id = $2 AND c.erp_id = k.contact OFFSET 0) co ON true
+		LEFT JOIN LATERAL (SELECT id FROM customer_contacts c
+			WHERE c.tenant_id = $1 AND c.customer_id = cu.id AND c.contact_id = co.id OFFSET 0) l ON true
+		WHERE CASE k.kind WHEN 'customer' THEN cu.id WHEN 'contact' THEN co.id ELSE l.id END IS NOT NULL`,
+		r.step.Tenant, r.step.Connection, pq.Array(kinds), pq.Array(customers), pq.Array(contacts))
 	for _, row := range rows {
-		kind, id, _ := strings.Cut(row.Key, ":")
+		kind, id, _ := strings.Cut(keys[row.At-1], ":")
 		asked = append(asked, Lookup{Key: connector.Key{Kind: connector.Kind(kind), ID: id}, ID: row.ID})
 	}
 	return asked, err

@@ -10,15 +10,24 @@ import (
 // approve carries out an approved hold: what can be asked for is looked up again, many to a call and each answer saved, so that
 // another worker goes on where this one ends; then what is still so goes.
 func (s *step) approve(ctx context.Context, source connector.Source) error {
-	unasked, err := s.w.Store.Unasked(ctx, s.c.Step)
-	if err != nil {
-		return err
-	}
-	if _, err := s.lookUp(ctx, source, unasked); err != nil {
-		return err
+	for able := true; able; {
+		var unasked []postgres.Lookup
+		err := s.write(ctx, "what to look up", func(ctx context.Context) (err error) {
+			unasked, err = s.w.Store.Unasked(ctx, s.c.Step)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(unasked) == 0 {
+			break
+		}
+		if able, err = s.lookUp(ctx, source, unasked); err != nil {
+			return err
+		}
 	}
 	var went postgres.Went
-	err = s.write(ctx, "carry out", func(ctx context.Context) (err error) {
+	err := s.write(ctx, "carry out", func(ctx context.Context) (err error) {
 		went, err = s.w.Store.CarryOut(ctx, s.c.Step, s.taken())
 		return err
 	})

@@ -130,31 +130,56 @@ func TestApprovingLooksUpAgain(t *testing.T) {
 
 // TestKilledApprovalGoesOn: a worker that dies in the middle has saved its look-ups, and nothing went yet; another goes on.
 func TestKilledApprovalGoesOn(t *testing.T) {
-	w := setup(t, memory.QuickBooks)
-	w.erp.SetPageSize(500)
-	ids := w.customers(1200)
-	w.mustSync(postgres.Full)
-	w.erp.Hide(customerKeys(ids[:1100])...)
-	w.wantRun(postgres.Full, "most are missing", 0, 1100)
-	asked := 0
-	w.erp.Before(func(_ context.Context, r memory.Request) error {
-		if r.Op == memory.OpLookup {
-			asked++
+	goesOn := func(w *world) postgres.RunState {
+		w.t.Helper()
+		asked := 0
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op == memory.OpLookup {
+				asked++
+			}
+			if asked == 2 || asked > 10 {
+				asked++
+				return errors.New("killed")
+			}
+			return nil
+		})
+		w.worker.Step = time.Nanosecond // and its steps yield all the time
+		before := len(w.erp.Requests())
+		r := w.approve()
+		if r.Status != "succeeded" || r.Claims < 3 {
+			t.Errorf("%s after %d claims", r.Status, r.Claims)
 		}
-		if asked == 2 {
-			asked++
-			return errors.New("killed")
+		if n := len(w.erp.Requests()) - before; n != 4 {
+			t.Errorf("%d requests for three look-ups, one of which failed: saved ones were repeated", n)
 		}
-		return nil
+		return r
+	}
+	t.Run("Customers", func(t *testing.T) {
+		w := setup(t, memory.QuickBooks)
+		w.erp.SetPageSize(500)
+		ids := w.customers(1200)
+		w.mustSync(postgres.Full)
+		w.erp.Hide(customerKeys(ids[:1100])...)
+		w.wantRun(postgres.Full, "most are missing", 0, 1100)
+		if r := goesOn(w); r.Gone != 1100 {
+			t.Errorf("deactivated %d", r.Gone)
+		}
 	})
-	w.worker.Step = time.Nanosecond // and its steps yield all the time
-	before := len(w.erp.Requests())
-	if r := w.approve(); r.Status != "succeeded" || r.Gone != 1100 || r.Claims < 3 {
-		t.Errorf("%s after %d claims: deactivated %d", r.Status, r.Claims, r.Gone)
-	}
-	if n := len(w.erp.Requests()) - before; n != 4 {
-		t.Errorf("%d requests for three look-ups, one of which failed: saved ones were repeated", n)
-	}
+	t.Run("Rows", func(t *testing.T) {
+		w := setup(t, memory.NetSuite)
+		w.erp.SetPageSize(500)
+		ids := w.customers(1100)
+		for i, id := range ids {
+			w.erp.Attach(id, w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i)}, id), connector.ERPRole{Key: "7", Name: "Payer"})
+		}
+		w.mustSync(postgres.Full)
+		w.erp.Hide(connector.Key{Kind: connector.Links})
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 1100)
+		goesOn(w)
+		if n := pgtest.Value(t, w.dsn, `SELECT count(*) FROM contactsync.customer_contacts WHERE erp_role_key = '7'`); n != "0" {
+			t.Errorf("%s roles stayed", n)
+		}
+	})
 }
 
 // TestOneDecidesAHold: of operators deciding at once one wins, and the others are told who and when.

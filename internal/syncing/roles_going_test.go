@@ -1,6 +1,7 @@
 package syncing_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -186,6 +187,130 @@ func TestRolesAreAskedAbout(t *testing.T) {
 		run = w.preview(postgres.Full)
 		if said := w.list(postgres.PreviewChanges, postgres.Filter{Column: "run_id", Value: run.ID}); len(said) != 6 || said[0]["what"] != "changed" {
 			t.Errorf("the preview of the wider brake says %v, want six changed roles", said)
+		}
+	})
+}
+
+// TestRowsAreLookedUp guards rule 7 for places: what is to go for having no row of its own is asked for by its ids first, where it was held
+// when that is approved. Who is back stays, and the next run finds nothing to bring back.
+func TestRowsAreLookedUp(t *testing.T) {
+	payer := connector.ERPRole{Key: "7", Name: "Payer"}
+	leave := func(w *world, customers, people []string, n int) {
+		for i := range n {
+			w.erp.Detach(customers[i], people[i])
+			w.erp.SetCompany(people[i], "")
+		}
+	}
+	nothingToBringBack := func(w *world) {
+		w.t.Helper()
+		if r := w.mustSync(postgres.Incremental); r.Updated != 0 || r.Gone != 0 || r.Held != 0 {
+			w.t.Errorf("the next run updated %d, deactivated %d, held %d", r.Updated, r.Gone, r.Held)
+		}
+	}
+	t.Run("PlacesApproved", func(t *testing.T) {
+		w, customers, people := payers(t)
+		leave(w, customers, people, 8)
+		w.wantRun(postgres.Incremental, "eight places", 0, 8)
+		for i := range 5 {
+			w.erp.Attach(customers[i], people[i], payer)
+		}
+		if r := w.approve(); r.Gone != 3 || r.LeftBare != 3 {
+			t.Errorf("deactivated %d, left bare %d; want 3 and 3", r.Gone, r.LeftBare)
+		}
+		w.wantInvoices("five came back before the approval", 17)
+		if got := pgtest.Value(t, w.dsn, `SELECT concat_ws(' ', count(left_at), count(applied_by_run)) FROM contactsync.hold_items`); got != "5 3" {
+			t.Errorf("left and went: %s", got)
+		}
+		nothingToBringBack(w)
+	})
+	t.Run("PlacesWithoutARowApproved", func(t *testing.T) {
+		w := setup(t, memory.NetSuite)
+		customers := w.customers(8)
+		var people []string
+		for i, id := range customers {
+			people = append(people, w.erp.AddContact(connector.Contact{Name: fmt.Sprint("Person ", i)}, id))
+		}
+		w.mustSync(postgres.Full)
+		for _, k := range people {
+			w.erp.SetCompany(k, "")
+		}
+		w.wantRun(postgres.Incremental, "eight places that only records stated", 0, 8)
+		w.erp.Attach(customers[0], people[0], payer)
+		w.erp.SetCompany(people[1], customers[1])
+		w.erp.Spoil(connector.Key{Kind: connector.Contacts, ID: people[2]}, memory.Unreadable) // who knows where it is
+		if r := w.approve(); r.Gone != 5 {
+			t.Errorf("deactivated %d, want 5", r.Gone)
+		}
+		nothingToBringBack(w)
+	})
+	t.Run("RolesApproved", func(t *testing.T) {
+		w, customers, people := payers(t)
+		rows := connector.Key{Kind: connector.Links}
+		w.erp.Hide(rows)
+		w.wantRun(postgres.Incremental, "no rows at all", 0, 20)
+		w.erp.Show(rows)
+		w.erp.Detach(customers[0], people[0])
+		if r := w.approve(); r.Gone != 0 || r.LeftBare != 1 {
+			t.Errorf("deactivated %d, left bare %d; want 0 and 1", r.Gone, r.LeftBare)
+		}
+		w.wantInvoices("all but one came back before the approval", 19)
+		nothingToBringBack(w)
+	})
+	t.Run("BeforeTheyGo", func(t *testing.T) {
+		w, customers, people := payers(t)
+		leave(w, customers, people, 3)
+		w.erp.Detach(customers[3], people[3])
+		w.erp.Detach(customers[4], people[4])
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op == memory.OpLookup { // behind the listing's back
+				for i := range 4 {
+					w.erp.Attach(customers[i], people[i], payer)
+				}
+			}
+			return nil
+		})
+		w.wantRun(postgres.Incremental, "back while the run ended, but for one role", 0, 0)
+		w.wantInvoices("back while the run ended, but for one role", 19)
+		nothingToBringBack(w)
+	})
+	t.Run("WhoseRecordSaysNoMore", func(t *testing.T) {
+		w, customers, people := payers(t)
+		leave(w, customers, people, 8)
+		w.wantRun(postgres.Incremental, "eight places", 0, 8)
+		w.erp.Attach(customers[0], people[0], payer)
+		w.wantRun(postgres.Incremental, "one has its row again", 0, 7)
+		w.erp.Detach(customers[0], people[0])
+		w.reject()
+		if r := w.mustSync(postgres.Incremental); r.Gone != 1 || r.Held != 0 {
+			t.Errorf("the row is gone again: deactivated %d, held %d; want the place to go with it", r.Gone, r.Held)
+		}
+	})
+	t.Run("RefreshReadsThemOnce", func(t *testing.T) {
+		w, customers, people := payers(t)
+		leave(w, customers, people, 1)
+		before := len(w.erp.Requests())
+		if r := w.refresh(customers[0]); r.Gone != 1 {
+			t.Errorf("deactivated %d", r.Gone)
+		}
+		for _, r := range w.erp.Requests()[before:] {
+			for _, k := range r.Keys {
+				if k.Kind == connector.Links {
+					t.Errorf("the row %s was looked up, and the customer's rows had just been read", k.ID)
+				}
+			}
+		}
+	})
+	t.Run("BeforeTheyGoInAPreview", func(t *testing.T) {
+		w, customers, people := payers(t)
+		leave(w, customers, people, 3)
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op == memory.OpLookup {
+				w.erp.Attach(customers[0], people[0], payer)
+			}
+			return nil
+		})
+		if r := w.preview(postgres.Incremental); r.Status != "succeeded" || r.Gone != 2 {
+			t.Errorf("the preview %s and would deactivate %d, want 2", r.Status, r.Gone)
 		}
 	})
 }

@@ -436,6 +436,19 @@ func (w *world) gone(s *side) {
 		}
 		w.tally.promise(brakeOff, 1)
 	}
+	w.each(`SELECT h.run_id, concat_ws('/', cu.erp_id, co.erp_id), r.listing_began_at, h.at
+		FROM contactsync.history h JOIN contactsync.runs r ON r.id = h.run_id JOIN contactsync.customer_contacts l ON l.id = h.entity_id
+		JOIN contactsync.customers cu ON cu.id = l.customer_id JOIN contactsync.contacts co ON co.id = l.contact_id
+		WHERE h.connection_id = $1 AND h.entity = 'customer_contact' AND h.field = 'erp_role' AND h.reason ~ '^detached'`, func(rows *sql.Rows) error {
+		var run int64
+		var place string
+		var began, at time.Time
+		err := rows.Scan(&run, &place, &began, &at)
+		if !s.company.Timeline().inactiveBetween(roleOf, place, began, at) {
+			w.wrong("run %d took the role of place %s, which had one in the ERP all the time", run, place)
+		}
+		return err
+	}, s.connection.ID)
 	// A role that goes with its place's own row is counted like who is missing.
 	w.each(`SELECT r.id, r.roles_lost, r.roles_lost + r.deactivated_missing - (SELECT count(*) FROM contactsync.customer_contacts WHERE created_by_run = r.id),
 			r.active_at_start, r.purpose = 'approval', (SELECT count(*) FROM contactsync.history h WHERE h.run_id = r.id AND h.field = 'erp_role' AND h.reason ~ '^detached'

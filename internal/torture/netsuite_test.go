@@ -302,8 +302,9 @@ func (q *netSuite) note(from time.Time) {
 	for what, table := range q.refused {
 		q.times.note(from, unreadable+table, strings.TrimPrefix(what, table+" "), true, nil)
 	}
-	for pair := range now.links {
+	for pair, role := range now.links {
 		q.times.note(from, "customer_contact", pair[0]+"/"+pair[1], true, nil)
+		q.times.note(from, roleOf, pair[0]+"/"+pair[1], role != "", nil)
 	}
 	for id := range q.noted.customers {
 		if _, there := now.customers[id]; !there {
@@ -318,6 +319,7 @@ func (q *netSuite) note(from time.Time) {
 	for pair := range q.noted.links {
 		if _, there := now.links[pair]; !there {
 			q.times.note(from, "customer_contact", pair[0]+"/"+pair[1], false, nil)
+			q.times.note(from, roleOf, pair[0]+"/"+pair[1], false, nil)
 		}
 	}
 	q.noted = now

@@ -141,6 +141,9 @@ func (l *timeline) note(from time.Time, entity, id string, active bool, facts ma
 // unreadable, before a kind, is in the timeline while a record of it cannot be read: it stays as it was, whatever it is meant to be.
 const unreadable = "unreadable "
 
+// roleOf is in the timeline while a place has a role, which only its own row states.
+const roleOf = "role of a place"
+
 // inactiveBetween says whether a record was inactive or gone at some moment from one time to another.
 func (l *timeline) inactiveBetween(entity, id string, from, to time.Time) bool {
 	met, known := l.met(entity, id, false, from, to)

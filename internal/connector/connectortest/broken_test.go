@@ -195,6 +195,14 @@ var brokenSources = []brokenSource{
 	{"looks up one page only", both, lookups(func(_ []connector.Key, p *connector.Page) {
 		p.Customers, p.Contacts, p.Links = p.Customers[:min(4, len(p.Customers))], nil, nil
 	}), []string{"Lookup"}},
+	{"does not look up places", netSuite, lookups(func(_ []connector.Key, p *connector.Page) {
+		p.Links = slices.DeleteFunc(p.Links, func(l connector.Link) bool { return l.StatedBy == connector.Key{} })
+	}), []string{"Lookup"}},
+	{"looks up all places of a contact", netSuite, lookups(func(_ []connector.Key, p *connector.Page) {
+		for _, l := range slices.Clone(p.Links) {
+			p.Links = append(p.Links, connector.Link{Customer: "9", Contact: l.Contact, Roles: l.Roles})
+		}
+	}), []string{"Lookup"}},
 	{"looks up customers without their own contacts", both, lookups(func(_ []connector.Key, p *connector.Page) {
 		p.Contacts, p.Links = nil, nil
 	}), []string{"Lookup"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -499,6 +500,55 @@ func lookup(s *side) {
 		keys = append(keys, connector.Key{Kind: connector.Customers, ID: fmt.Sprintf("98765432%04d", i)})
 	}
 	s.look(keys)
+	if s.features.Contacts {
+		s.lookAtRows()
+	}
+}
+
+// lookAtRows looks up contacts' places by both of their ids: who has several, several at one, one that went, one that never was.
+func (s *side) lookAtRows() {
+	s.Helper()
+	customers, people := s.held(connector.Customers), s.held(connector.Contacts)
+	wanted := map[string]connector.ERPRole{}
+	at := func(customer, person connector.Key, role int) {
+		s.attach(customer, person, role)
+		wanted[connector.LinkID(customer.ID, person.ID)] = s.features.Roles[role]
+	}
+	for i := range 4 {
+		at(customers[i], people[1], i%2)
+		at(customers[0], people[i+2], i%2)
+	}
+	keys := []connector.Key{{Kind: connector.Links, ID: connector.LinkID(customers[1].ID, people[2].ID)}, customers[2]}
+	for id := range wanted {
+		keys = append(keys, connector.Key{Kind: connector.Links, ID: id})
+	}
+	s.detach(customers[3], people[1])
+	delete(wanted, connector.LinkID(customers[3].ID, people[1].ID))
+	for _, id := range []string{"", "/", "1 OR 1=1/1", customers[0].ID + "/", "/" + people[1].ID, people[1].ID} {
+		keys = append(keys, connector.Key{Kind: connector.Links, ID: id})
+	}
+	page, err := s.open().Lookup(context.Background(), keys)
+	if err != nil {
+		s.Fatalf("lookup of places: %v", err)
+	}
+	s.inspect(page)
+	for _, l := range page.Links {
+		if l.StatedBy != (connector.Key{}) {
+			continue
+		}
+		id := connector.LinkID(l.Customer, l.Contact)
+		role, ok := wanted[id]
+		if !ok || len(l.Roles) != 1 || l.Roles[0].Key != role.Key {
+			s.Errorf("a lookup answers the place %s with the roles %v, want %q (asked for: %t)", id, l.Roles, role.Key, ok)
+		}
+		delete(wanted, id)
+	}
+	if len(wanted) > 0 {
+		s.Errorf("a lookup misses the places %v", slices.Sorted(maps.Keys(wanted)))
+	}
+	if len(page.Customers) != 1 || len(page.Contacts) != 1 {
+		s.Errorf("a lookup of one customer and of places answers %d customers and %d contacts", len(page.Customers), len(page.Contacts))
+	}
 }
 
 func oneCustomer(s *side) {

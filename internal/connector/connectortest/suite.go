@@ -71,7 +71,7 @@ var cases = []testCase{
 	{"BadRecord", "a record that cannot be understood is reported and not gone", damage(Unreadable), badRecord},
 	{"BadID", "a pull that could not read an id does not claim to have listed its kind", damage(NoID), badID},
 
-	{"Lookup", "many records are looked up at once: inactive ones are there, unknown ones missing", nil, lookup},
+	{"Lookup", "many records, and places that are rows of their own, are looked up at once: inactive ones are there, unknown ones missing", nil, lookup},
 	{"OneCustomer", "who asks for one customer gets all that is at it, as it is now, and nothing else", nil, oneCustomer},
 	{"ForeignCursor", "a cursor that is not understood begins the run again, and does not skip", nil, foreignCursor},
 

@@ -93,10 +93,8 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 		if ctx.Err() != nil || aboutStatement(p.failed) && !c.Again {
 			return cmp.Or(p.failed, ctx.Err())
 		}
-		if first := relationTable.of(firstPrimary); next == &p.places && !c.Lacks.has(first) &&
-			(aboutStatement(p.failed) || p.failed != nil && s.clock.Now().Sub(asked) >= RequestTimeout/2) {
-			// One row with a statement within the statement was no trouble to NetSuite, and perhaps a thousand are.
-			c.Lacks = c.Lacks.with(first)
+		if next == &p.places && tooMuch(c.Lacks, p.failed, s.clock.Now().Sub(asked)) {
+			c.Lacks = c.Lacks.with(relationTable.of(firstPrimary))
 			if aboutStatement(p.failed) {
 				p.failed = nil
 			}
@@ -138,4 +136,10 @@ func (p *people) next(pageSize int) *listing {
 		return nil
 	}
 	return &p.places
+}
+
+// tooMuch says whether relations are to be asked for without firstPrimary from now on, after a request that may have failed and took so
+// long: one row with a statement within the statement was no trouble to NetSuite, and perhaps a thousand are.
+func tooMuch(l lacks, err error, took time.Duration) bool {
+	return !l.has(relationTable.of(firstPrimary)) && err != nil && (aboutStatement(err) || took >= RequestTimeout/2)
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -42,8 +43,9 @@ type Source struct {
 	clock    *Clock
 	pageSize int
 
-	mu    sync.Mutex
-	known *lacks // what was last found to be missing; nil: nobody asked yet
+	mu     sync.Mutex
+	known  *lacks // what was last found to be missing; nil: nobody asked yet
+	spared lacks  // what look-ups go without beside that
 }
 
 var _ connector.Source = (*Source)(nil)
@@ -119,7 +121,7 @@ func (s *Source) serverTime(ctx context.Context) (time.Time, error) {
 	return at.UTC(), nil
 }
 
-// Lookup reads customers and contacts by id. A relation is seen in every pull and needs no look-up.
+// Lookup reads customers and contacts by id, and relations by both of theirs.
 func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Page, error) {
 	if len(keys) > connector.LookupMax {
 		return connector.Page{}, &connector.Error{
@@ -139,6 +141,24 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 			return connector.Page{}, err
 		}
 	}
+	var customers, contacts []int64
+	wanted := map[string]bool{}
+	for _, k := range keys {
+		customer, contact, _ := strings.Cut(k.ID, "/")
+		at, okAt := parseID(customer)
+		who, okWho := parseID(contact)
+		if okAt && okWho && k.Kind == connector.Links {
+			customers, contacts, wanted[k.ID] = append(customers, at), append(contacts, who), true
+		}
+	}
+	if len(wanted) == 0 {
+		return page, nil
+	}
+	// Pairs cannot be listed: the answer has all rows of these contacts at these customers.
+	where := "r.contact IN (" + list(contacts) + ") AND r.company IN (" + list(customers) + ")"
+	if err := s.byKeys(ctx, relationTable, wanted, where, &page); err != nil {
+		return connector.Page{}, err
+	}
 	return page, nil
 }
 
@@ -153,17 +173,11 @@ func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error
 	if err := s.byIDs(ctx, customerTable, []int64{number}, &page); err != nil || len(page.Customers) == 0 {
 		return page, err
 	}
-	var at place
-	for more := true; more; {
-		a, l, err := s.ask(ctx, relationTable, fmt.Sprintf("r.company = %d AND r.contact > %d", number, at.Last))
-		if err == nil {
-			err = relationTable.advance(&at, a.rows)
-		}
-		if err != nil {
-			return connector.Page{}, err
-		}
-		relationTable.fill(&page, a.rows, l)
-		more = a.hasMore
+	err := s.every(ctx, relationTable, fmt.Sprintf("r.company = %d", number), func(rows []row, l lacks) {
+		relationTable.fill(&page, rows, l)
+	})
+	if err != nil {
+		return connector.Page{}, err
 	}
 	var ids []int64
 	for _, l := range page.Links {
@@ -185,74 +199,97 @@ func (s *Source) mainContacts(ctx context.Context, customer int64, page *connect
 	for _, c := range page.Contacts {
 		there[c.ID] = true
 	}
-	at := place{}
-	for more := true; more; {
-		a, l, err := s.ask(ctx, contactTable, fmt.Sprintf("k.company = %d AND k.id > %d", customer, at.Last))
-		if err == nil {
-			err = contactTable.advance(&at, a.rows)
-		}
-		if err != nil {
-			return err
-		}
-		a.rows = slices.DeleteFunc(a.rows, func(r row) bool { return there[r.text("id")] })
-		contactTable.fill(page, a.rows, l)
-		more = a.hasMore
-	}
-	return nil
+	return s.every(ctx, contactTable, fmt.Sprintf("k.company = %d", customer), func(rows []row, l lacks) {
+		contactTable.fill(page, slices.DeleteFunc(rows, func(r row) bool { return there[r.text("id")] }), l)
+	})
 }
 
-// byIDs puts records on a page by their ids, at most LookupMax.
+// byIDs puts customers or contacts on a page by their ids, at most LookupMax.
 func (s *Source) byIDs(ctx context.Context, t *table, ids []int64, page *connector.Page) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	var list strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			list.WriteString(", ")
-		}
-		list.WriteString(strconv.FormatInt(id, 10))
+	wanted := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		wanted[strconv.FormatInt(id, 10)] = true
 	}
-	a, l, err := s.ask(ctx, t, t.alias+".id IN ("+list.String()+")")
-	if err != nil {
+	return s.byKeys(ctx, t, wanted, t.alias+".id IN ("+list(ids)+")", page)
+}
+
+// byKeys puts those of a table's records on a page whose Key.ID is wanted; where finds them, and may find others.
+func (s *Source) byKeys(ctx context.Context, t *table, wanted map[string]bool, where string, page *connector.Page) error {
+	nameless, named := false, map[string]bool{}
+	err := s.every(ctx, t, where, func(rows []row, l lacks) {
+		t.fill(page, slices.DeleteFunc(rows, func(r row) bool {
+			id, ok := t.idOf(r)
+			nameless, named[id] = nameless || !ok, true
+			return !ok || !wanted[id]
+		}), l)
+	})
+	if err != nil || !nameless {
 		return err
 	}
-	if a.hasMore {
-		return unreadable(lookupStep)
-	}
-	nameless := false
-	named := map[int64]bool{}
-	for _, r := range a.rows {
-		id, ok := parseID(r.text("id"))
-		nameless = nameless || !ok
-		named[id] = true
-	}
-	a.rows = slices.DeleteFunc(a.rows, func(r row) bool { _, ok := parseID(r.text("id")); return !ok })
-	t.fill(page, a.rows, l)
-	for _, id := range ids {
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		// A row without its id is one of these: none of them may be taken for gone.
-		if nameless && !named[id] {
-			page.Bad = append(page.Bad, connector.Bad{
-				Key: connector.Key{Kind: t.kind, ID: strconv.FormatInt(id, 10)}, Field: "id", Reason: "missing_id",
-			})
+		if !named[id] {
+			page.Bad = append(page.Bad, connector.Bad{Key: connector.Key{Kind: t.kind, ID: id}, Field: "id", Reason: "missing_id"})
 		}
 	}
 	return nil
+}
+
+// list is ids as a statement lists them, each once.
+func list(ids []int64) string {
+	slices.Sort(ids)
+	var text []string
+	for _, id := range slices.Compact(ids) {
+		text = append(text, strconv.FormatInt(id, 10))
+	}
+	return strings.Join(text, ", ")
+}
+
+// every asks for the rows of a table where the condition holds, outside a pull, answer by answer.
+func (s *Source) every(ctx context.Context, t *table, where string, fill func([]row, lacks)) error {
+	var at place
+	for {
+		before := at
+		a, l, err := s.ask(ctx, t, where+" AND "+t.next(lacks{}, at, nil))
+		if err == nil {
+			err = t.advance(&at, a.rows)
+		}
+		if err != nil {
+			return err
+		}
+		if a.hasMore && at == before {
+			return unreadable(lookupStep)
+		}
+		fill(a.rows, l)
+		if !a.hasMore {
+			return nil
+		}
+	}
 }
 
 // ask sends a statement outside a pull, and says what it had to leave out. It believes that the login may read all there
 // is, until NetSuite says otherwise.
 func (s *Source) ask(ctx context.Context, t *table, where string) (answer, lacks, error) {
 	s.mu.Lock()
-	known := s.known
+	known, spared := s.known, s.spared
 	s.mu.Unlock()
-	l := lacks{}
+	l := spared
 	if known != nil {
-		l = *known
+		l = known.with(spared...)
 	}
+	asked := s.clock.Now()
 	a, err := s.query(ctx, lookupStep, t.statement(l, where), PageSize)
+	if t == relationTable && tooMuch(l, err, s.clock.Now().Sub(asked)) {
+		spared = lacks{t.of(firstPrimary)}
+		s.mu.Lock()
+		s.spared = spared
+		s.mu.Unlock()
+		l = l.with(spared...)
+		a, err = s.query(ctx, lookupStep, t.statement(l, where), PageSize)
+	}
 	if known != nil || !aboutStatement(err) {
 		return a, l, err
 	}
@@ -262,6 +299,7 @@ func (s *Source) ask(ctx context.Context, t *table, where string) (answer, lacks
 	if err := l.denied(); err != nil {
 		return answer{}, l, err
 	}
+	l = l.with(spared...)
 	a, err = s.query(ctx, lookupStep, t.statement(l, where), PageSize)
 	return a, l, err
 }

@@ -154,6 +154,15 @@ func (t *table) keyOf(r row) (place, bool) {
 	return place{Last: id}, ok
 }
 
+// idOf is the Key.ID of a row's record; false if it cannot be read.
+func (t *table) idOf(r row) (string, bool) {
+	_, ok := t.keyOf(r)
+	if t == relationTable {
+		return connector.LinkID(r.text("company"), r.text("contact")), ok
+	}
+	return r.text("id"), ok
+}
+
 // relationKey also reads a place at a system entity, such as -2, -No Company-: nobody holds that, so the place is ignored.
 func relationKey(r row) (place, bool) {
 	contact, ok := parseID(r.text("contact"))
