@@ -20,10 +20,11 @@ import (
 //   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
 //     which names it. looked: it was looked up and not found.
 //   - A link goes when nobody states it any more. Perhaps a row of its own does since the listing passed it, so that is looked up
-//     (unasked_row); a customer's refresh has just read its rows. And a contact's own record may say where it is, and perhaps nothing
+//     (unasked_row), unless a customer's refresh has just read that it is gone. And a contact's own record may say where it is, and perhaps nothing
 //     dates a change of that: what NetSuite dates when customers are merged is unverified. So whose place or role is to go, or whose
 //     customer is missing, is looked up (unheard) unless the run read it.
-//   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them.
+//   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them. Nor does a place go whose
+//     row could not.
 //   - A role goes when the link's own row does and a record still states the place (going_role, decision 22).
 //   - With a customer goes the contact that its own record is.
 //   - What an approval is about to let go is left to it. What a rejection keeps stays for as long as the evidence is the same;
@@ -125,6 +126,7 @@ unstated AS (
 		SELECT id, 'link', 0 FROM absent_link
 	) s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.origin = 'erp'
 	WHERE l.contact_id NOT IN (SELECT id FROM unread)
+		AND ('link' = ANY (l.stated_by) OR l.id NOT IN (SELECT id FROM named_link)) -- else its row is there, and could not be read
 		AND NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_link n WHERE s.by = 'link' AND n.id = s.id AND n.page > s.page)
@@ -159,9 +161,9 @@ unheard AS (
 ),
 unasked_row AS (
 	SELECT l.id, ` + rowKey + ` AS erp_id
-	FROM run r CROSS JOIN (SELECT id FROM going_link UNION ALL SELECT id FROM going_role) g
+	FROM run r CROSS JOIN (SELECT id, by FROM going_link UNION ALL SELECT id, by FROM going_role) g
 	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
-	WHERE r.purpose <> 'customer' AND l.id NOT IN (SELECT unnest(missing_link_ids) FROM page)
+	WHERE NOT (r.purpose = 'customer' AND 'link' = ANY (g.by)) AND l.id NOT IN (SELECT unnest(missing_link_ids) FROM page)
 ),
 again AS (
 	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
@@ -455,11 +457,7 @@ func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Setting
 		return End{}, fmt.Errorf("weigh what goes: %w", err)
 	}
 	if len(v.missing) > 0 {
-		// Nobody renews the lease while this goes on, and to decide over many may take as long as it.
-		_, err := tx.ExecContext(ctx, `
-			UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond', erp_calls = erp_calls + $4 WHERE tenant_id = $1 AND id = $2`,
-			step.Tenant, step.Run, step.Lease.Microseconds(), calls)
-		return End{Missing: v.missing}, err
+		return End{Missing: v.missing}, extend(ctx, tx, step, calls)
 	}
 	if err := conclude(ctx, tx, step, v); err != nil {
 		return End{}, err
@@ -468,6 +466,15 @@ func settle(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Setting
 		return End{}, fmt.Errorf("look for a decision: %w", err)
 	}
 	return End{Cause: v.cause}, nil
+}
+
+// extend renews the lease within a transaction that holds the run's row: nobody else can meanwhile, and to decide over many may take as
+// long as it.
+func extend(ctx context.Context, tx *sqlx.Tx, step Step, calls int) error {
+	_, err := tx.ExecContext(ctx, `
+		UPDATE runs SET lease_until = clock_timestamp() + $3 * interval '1 microsecond', erp_calls = erp_calls + $4 WHERE tenant_id = $1 AND id = $2`,
+		step.Tenant, step.Run, step.Lease.Microseconds(), calls)
+	return err
 }
 
 // conclude applies or holds what goes, and ends what only the whole of a run can end.

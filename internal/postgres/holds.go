@@ -225,8 +225,8 @@ item AS (
 			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(missing_contact_ids) FROM page) ELSE false END AS missing,
 		CASE i.kind WHEN 'customer' THEN i.entity_id IN (SELECT unnest(customer_ids) FROM page)
 			WHEN 'contact' THEN i.entity_id IN (SELECT unnest(contact_ids) FROM page)
-			ELSE i.entity_id IN (SELECT unnest(link_ids) FROM page) -- or perhaps stated by who could not be read
-				OR i.reason <> ` + roleGone + ` AND (SELECT l.contact_id FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = i.entity_id)
+			ELSE i.entity_id IN (SELECT unnest(link_ids) FROM page) -- or perhaps stated by a record that could not be read
+				OR (SELECT l.contact_id FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = i.entity_id)
 					IN (SELECT unnest(unread_contact_ids) FROM page) END AS found
 	FROM run r JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = r.hold_id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 	LEFT JOIN stated s ON s.kind = i.kind AND s.id = i.entity_id
@@ -302,10 +302,13 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 				WHEN 'contact' THEN (SELECT erp_id FROM contacts WHERE tenant_id = $1 AND id = w.id)
 				ELSE (SELECT `+rowKey+` FROM customer_contacts l WHERE l.tenant_id = $1 AND l.id = w.id) END AS erp_id
 			FROM wanted w ORDER BY 1, 2`, step.Tenant, step.Run, unaskedMost)
+		if err != nil {
+			return err
+		}
 		for _, r := range rows {
 			unasked = append(unasked, Lookup{Key: connector.Key{Kind: r.Kind, ID: r.ERPID}, ID: r.ID})
 		}
-		return err
+		return extend(ctx, tx, step, 0)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("what to look up: %w", err)

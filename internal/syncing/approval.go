@@ -25,6 +25,9 @@ func (s *step) approve(ctx context.Context, source connector.Source) error {
 		if able, err = s.lookUp(ctx, source, unasked); err != nil {
 			return err
 		}
+		if able && s.stop(ctx) {
+			return errStopped
+		}
 	}
 	var went postgres.Went
 	err := s.write(ctx, "carry out", func(ctx context.Context) (err error) {

@@ -2,6 +2,7 @@ package syncing_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -284,6 +285,56 @@ func TestRowsAreLookedUp(t *testing.T) {
 		if r := w.mustSync(postgres.Incremental); r.Gone != 1 || r.Held != 0 {
 			t.Errorf("the row is gone again: deactivated %d, held %d; want the place to go with it", r.Gone, r.Held)
 		}
+	})
+	t.Run("Unreadable", func(t *testing.T) {
+		w, customers, people := payers(t)
+		join := func(name string) string {
+			return w.erp.AddContact(connector.Contact{Name: name, Channels: []connector.Channel{memory.Mail(name + "@kelp.example")}}, customers[0])
+		}
+		ann, bea := join("ann"), join("bea")
+		w.mustSync(postgres.Incremental)
+		attach := func(who string) { // by a row that cannot be read
+			w.erp.Attach(customers[0], who, payer)
+			w.erp.Spoil(connector.Key{Kind: connector.Links, ID: connector.LinkID(customers[0], who)}, memory.Unreadable)
+		}
+		looks, behind := 0, false
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op == memory.OpLookup {
+				looks++
+				if behind {
+					attach(bea)
+				}
+			}
+			if looks > 5 {
+				return errors.New("asked for ever")
+			}
+			return nil
+		})
+		attach(ann)
+		w.erp.SetCompany(ann, "")
+		w.wantRun(postgres.Incremental, "listed, and its record states it no more", 0, 0)
+		w.erp.SetCompany(bea, "")
+		behind = true
+		w.wantRun(postgres.Incremental, "found behind the listing", 0, 0)
+		w.erp.Before(nil)
+		for _, who := range []string{ann, bea} {
+			w.erp.Spoil(connector.Key{Kind: connector.Links, ID: connector.LinkID(customers[0], who)}, memory.None)
+		}
+		w.wantRun(postgres.Incremental, "readable", 0, 0)
+		w.wantInvoices("readable", 22)
+		leave(w, customers, people, 1)
+		w.wantRun(postgres.Incremental, "another one left", 1, 0)
+	})
+	t.Run("ElsewhereByARefresh", func(t *testing.T) {
+		w, customers, _ := payers(t)
+		ann := w.erp.AddContact(connector.Contact{Name: "Ann"}, customers[1])
+		w.mustSync(postgres.Incremental)
+		w.erp.Attach(customers[1], ann, payer)
+		w.erp.SetCompany(ann, customers[0])
+		if r := w.refresh(customers[0]); r.Gone != 0 {
+			t.Errorf("the refresh of another customer deactivated %d", r.Gone)
+		}
+		nothingToBringBack(w)
 	})
 	t.Run("RefreshReadsThemOnce", func(t *testing.T) {
 		w, customers, people := payers(t)

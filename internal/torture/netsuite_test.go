@@ -273,6 +273,14 @@ func (q *netSuite) spoil(rng *rand.Rand, customer, contact string) string {
 	return "bad record"
 }
 
+// spoilRow makes the role of a place unreadable, and with it the row.
+func (q *netSuite) spoilRow(id string) string {
+	const table = "companycontactrelationship"
+	must(q.account.Spoil(table, id, "role", `"7x"`))
+	q.refused[table+" "+id] = table
+	return "bad row"
+}
+
 // heal makes the records readable again that could not be read: what they were meanwhile is not known to the model.
 func (q *netSuite) heal() {
 	for what, table := range q.refused {
@@ -412,6 +420,10 @@ func (q *netSuite) change(rng *rand.Rand) string {
 		must(q.account.Attach(vendor, contact.ID, q.roles[rng.IntN(len(q.roles))]))
 		return "attach to a vendor"
 	case 21:
+		if len(links) > 0 && rng.IntN(4) == 0 {
+			l := links[rng.IntN(len(links))]
+			return q.spoilRow(connector.LinkID(l.Company, l.Contact))
+		}
 		return q.spoil(rng, customer.ID, contact.ID)
 	}
 	return q.narrow(rng)

@@ -383,6 +383,10 @@ func (e *ERP) put(page *connector.Page, k connector.Key) bool {
 		if !ok {
 			return false
 		}
+		if bad, whole := e.spoilt(k); whole {
+			page.Bad = append(page.Bad, *bad)
+			return true
+		}
 		l.Roles = slices.Clone(l.Roles)
 		page.Links = append(page.Links, l)
 	}

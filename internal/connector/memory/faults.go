@@ -18,7 +18,7 @@ const (
 	None       Damage = "none at all" // it is whole again
 )
 
-// Spoil damages a customer or contact, which is a change of it.
+// Spoil damages a record, which is a change of a customer or contact. A link can be Unreadable.
 func (e *ERP) Spoil(k connector.Key, d Damage) {
 	e.change(func() {
 		switch k.Kind {
@@ -26,8 +26,7 @@ func (e *ERP) Spoil(k connector.Key, d Damage) {
 			e.customer(k.ID).changed = e.clock
 		case connector.Contacts:
 			e.person(k.ID).changed = e.clock
-		default:
-			panic("memory: spoil: neither a customer nor a contact")
+		case connector.Links: // all of them are in each pull
 		}
 		if d == None {
 			delete(e.damage, k)
