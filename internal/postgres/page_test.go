@@ -151,7 +151,7 @@ func rowsRead(t *testing.T, dsn string) int {
 	return n
 }
 
-// TestIssueClosesWhenItsRecordIsReadAgain: also one that the step itself opened, and where more are open than a step remembers.
+// TestIssueClosesWhenItsRecordIsReadAgain: also one that the step itself opened, and however many others are open.
 func TestIssueClosesWhenItsRecordIsReadAgain(t *testing.T) {
 	t.Parallel()
 	for _, others := range []int{3, 100_001} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/jmoiron/sqlx"
@@ -169,14 +170,14 @@ func number(erpID string) (uint64, bool) {
 type withIssues struct {
 	loaded bool
 	seed   maphash.Seed
-	of     *[issueBits / 64]uint64 // a bit for each hash: a record that shares one is looked up for nothing, which does no harm
+	of     *[issueBits / 64]uint64 // three bits for each: a record that shares all of its own is looked up for nothing, which does no harm
 }
 
 const (
 	// fewRecords are looked up while no issues were loaded: a small run need not know them all.
 	fewRecords = 100
-	// issueBits are a quarter of a megabyte, however many issues there are. Of half a million, as a company of a million customers may
-	// have, a record in five shares one.
+	// issueBits are a quarter of a megabyte, however many issues there are. With 60,000 one record in a thousand shares its bits, with
+	// half a million, as a company of a million customers may have, one in seven.
 	issueBits = 1 << 21
 )
 
@@ -208,12 +209,16 @@ func (w *withIssues) add(met []reconcile.Issue) {
 
 func (w *withIssues) note(k connector.Key) {
 	if w.of != nil { // else they will be loaded, with this one
-		at := w.bit(k)
-		w.of[at/64] |= 1 << (at % 64)
+		for _, at := range w.bits(k) {
+			w.of[at/64] |= 1 << (at % 64)
+		}
 	}
 }
 
-func (w *withIssues) bit(k connector.Key) uint64 { return maphash.Comparable(w.seed, k) % issueBits }
+func (w *withIssues) bits(k connector.Key) [3]uint64 {
+	hash := maphash.Comparable(w.seed, k)
+	return [3]uint64{hash % issueBits, hash >> 21 % issueBits, hash >> 42 % issueBits}
+}
 
 // among are those of the records that an issue may be open about.
 func (w *withIssues) among(ctx context.Context, tx *sqlx.Tx, step Step, records []connector.Key) ([]connector.Key, error) {
@@ -227,7 +232,8 @@ func (w *withIssues) among(ctx context.Context, tx *sqlx.Tx, step Step, records 
 	}
 	var open []connector.Key
 	for _, k := range records {
-		if at := w.bit(k); w.of[at/64]&(1<<(at%64)) != 0 {
+		at := w.bits(k)
+		if !slices.ContainsFunc(at[:], func(bit uint64) bool { return w.of[bit/64]&(1<<(bit%64)) == 0 }) {
 			open = append(open, k)
 		}
 	}
