@@ -146,9 +146,10 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 }
 
 // unstatedRows notes the links at a customer that are rows of their own and are not on its page. With a customer that could not be
-// read come none of them.
+// read come none of them, and a row whose ids could not be read may be any of them.
 func (w *pageWriter) unstatedRows(ctx context.Context, id string) error {
-	if !slices.ContainsFunc(w.incoming.Customers, func(c connector.Customer) bool { return c.ID == id }) {
+	if !slices.ContainsFunc(w.incoming.Customers, func(c connector.Customer) bool { return c.ID == id }) ||
+		slices.ContainsFunc(w.incoming.Bad, func(b connector.Bad) bool { return b.Key == connector.Key{Kind: connector.Links} }) {
 		return nil
 	}
 	stated := make([]int64, 0, len(w.plan.Named.Links))

@@ -417,6 +417,26 @@ func TestPlaceOfAnUnreadableContactStays(t *testing.T) {
 	}
 }
 
+// TestRefreshWithANamelessRowLetsNobodyGo: a row at the customer whose ids cannot be read may be that of anybody who is there.
+func TestRefreshWithANamelessRowLetsNobodyGo(t *testing.T) {
+	n := setupNetSuite(t)
+	kelp, err := n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp"})
+	n.must(err)
+	ann, err := n.account.JoinContact(sim.Contact{FirstName: "Ann"})
+	n.must(err)
+	n.must(n.account.Attach(kelp, ann, n.role))
+	n.work()
+	n.must(n.account.Spoil("companycontactrelationship", connector.LinkID(kelp, ann), "contact", `"x"`))
+	if r := n.refresh(kelp); n.places(kelp) != "1" || r.Gone != 0 {
+		t.Errorf("%s places, %d gone", n.places(kelp), r.Gone)
+	}
+	n.must(n.account.Heal("companycontactrelationship", connector.LinkID(kelp, ann)))
+	n.must(n.account.Detach(kelp, ann))
+	if r := n.refresh(kelp); n.places(kelp) != "0" || r.Gone != 1 {
+		t.Errorf("gone in the ERP, %s places, %d gone", n.places(kelp), r.Gone)
+	}
+}
+
 // TestRefreshOfAnUnreadableCustomerLetsNobodyGo: with a customer whose record cannot be read no places come, and none of them went.
 func TestRefreshOfAnUnreadableCustomerLetsNobodyGo(t *testing.T) {
 	n := setupNetSuite(t)

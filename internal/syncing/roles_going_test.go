@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/connector/memory"
@@ -335,6 +336,22 @@ func TestRowsAreLookedUp(t *testing.T) {
 			t.Errorf("the refresh of another customer deactivated %d", r.Gone)
 		}
 		nothingToBringBack(w)
+	})
+	t.Run("WhereNothingCanBeAsked", func(t *testing.T) {
+		w, customers, people := payers(t)
+		asked := 0
+		w.erp.Before(func(_ context.Context, r memory.Request) error {
+			if r.Op != memory.OpLookup {
+				return nil
+			}
+			if asked++; asked > 5 {
+				return errors.New("asked for ever")
+			}
+			return errors.ErrUnsupported
+		})
+		leave(w, customers, people, 1)
+		w.worker.Step = time.Nanosecond
+		w.wantRun(postgres.Incremental, "an ERP without look-ups, in steps that yield all the time", 1, 0)
 	})
 	t.Run("RefreshReadsThemOnce", func(t *testing.T) {
 		w, customers, people := payers(t)

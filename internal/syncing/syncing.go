@@ -420,7 +420,7 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 		if lookups, err = s.lookUp(ctx, source, end.Missing); err != nil {
 			return err
 		}
-		if s.stop(ctx) {
+		if lookups && s.stop(ctx) {
 			return errStopped
 		}
 	}
