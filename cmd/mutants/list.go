@@ -118,7 +118,7 @@ var mutants = []mutant{
 		inRules, "TestKilledApprovalGoesOn"},
 	{"an approval takes the place of who could not be read", "5", one("internal/postgres/holds.go", "OR (SELECT l.contact_id",
 		"OR false AND (SELECT l.contact_id"), inRules, "TestRowsAreLookedUp"},
-	{"a place goes whose row is there and cannot be read", "8", one(finish, "AND ('link' = ANY (l.stated_by) OR l.id NOT IN (SELECT id FROM named_link))", ""),
+	{"a place goes whose row is there and cannot be read", "8", one(finish, "AND ('link' = ANY (l.stated_by) OR s.id NOT IN (SELECT id FROM named_link))", ""),
 		inRules, "TestRowsAreLookedUp"},
 	{"a step that cannot ask yields for ever", "4", one("internal/syncing/syncing.go", "if lookups && s.stop(ctx) {", "if s.stop(ctx) {"),
 		inRules, "TestRowsAreLookedUp"},

@@ -20,9 +20,9 @@ import (
 //   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
 //     which names it. looked: it was looked up and not found.
 //   - A link goes when nobody states it any more. Perhaps a row of its own does since the listing passed it, so that is looked up
-//     (unasked_row), unless a customer's refresh has just read that it is gone. And a contact's own record may say where it is, and perhaps nothing
-//     dates a change of that: what NetSuite dates when customers are merged is unverified. So whose place or role is to go, or whose
-//     customer is missing, is looked up (unheard) unless the run read it.
+//     (unasked_row), unless a customer's refresh has just read that it is gone. And a contact's own record may say where it is, and
+//     perhaps nothing dates a change of that: what NetSuite dates when customers are merged is unverified. So whose place or role is to
+//     go, or whose customer is missing, is looked up (unheard) unless the run read it.
 //   - Nothing goes of the places of a contact whose record could not be read (unread): perhaps it states them. Nor does a place go whose
 //     row could not.
 //   - A role goes when the link's own row does and a record still states the place (going_role, decision 22).
@@ -126,7 +126,7 @@ unstated AS (
 		SELECT id, 'link', 0 FROM absent_link
 	) s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id AND l.origin = 'erp'
 	WHERE l.contact_id NOT IN (SELECT id FROM unread)
-		AND ('link' = ANY (l.stated_by) OR l.id NOT IN (SELECT id FROM named_link)) -- else its row is there, and could not be read
+		AND ('link' = ANY (l.stated_by) OR s.id NOT IN (SELECT id FROM named_link)) -- else its row is there, and could not be read
 		AND NOT EXISTS (SELECT FROM named_customer n WHERE s.by LIKE 'customer:%' AND n.id = l.customer_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_contact n WHERE s.by LIKE 'contact:%' AND n.id = l.contact_id AND n.page > s.page)
 		AND NOT EXISTS (SELECT FROM named_link n WHERE s.by = 'link' AND n.id = s.id AND n.page > s.page)
