@@ -56,6 +56,8 @@ var mutants = []mutant{
 		inRules, "TestCursorMovesWithTheOutcome"},
 	{"a record that was taken for new and is not fails its page", "4", one(pages, "&& step.surprised()", "&& step.surprised() && false"),
 		inStore, "TestFirstLoadTakesRecordsForNew"},
+	{"foreign keys are checked by the plans of empty tables", "4", one(pages, "w.page > 1 && w.page <= growing", "false && w.page <= growing"),
+		inStore, "TestFirstLoadOfAGrowingDatabase"},
 	{"what a look-up finds is taken for new", "4", one(pages, "w := pageWriter{tx: tx, step: step}\n\t\treturn w.saveLookup",
 		"w := pageWriter{tx: tx, step: step, allNew: step.progress != nil}\n\t\treturn w.saveLookup"), inStore, "TestFirstLoadTakesRecordsForNew"},
 	{"what the step's own pages named is forgotten", "8", one("internal/postgres/progress.go", "s.progress.named.add(kind, of)", "_, _ = kind, of"),

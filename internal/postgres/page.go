@@ -125,11 +125,21 @@ func (w *pageWriter) savePage(ctx context.Context, said reconcile.Reading, calls
 	if err := w.goOn(ctx); err != nil {
 		return err
 	}
+	if w.allNew && w.page > 1 && w.page <= growing {
+		if _, err := w.tx.ExecContext(ctx, `DISCARD PLANS`); err != nil {
+			return err
+		}
+	}
 	if err := w.save(ctx, said); err != nil {
 		return err
 	}
 	return w.advance(ctx, said.Page, calls)
 }
+
+// growing are the pages of a first load before which plans are made anew. Postgres keeps those by which it checks foreign keys for as long as
+// a session has them, or until a table is analysed: made while a table was a page or two, they read all of it for each row, and of thousands
+// of rows a page took seconds, up to a minute long. Several pages, since a worker's sessions take turns.
+const growing = 16
 
 func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found connector.Page, calls int) error {
 	if err := w.goOn(ctx); err != nil {

@@ -131,6 +131,36 @@ func TestFirstLoadTakesRecordsForNew(t *testing.T) {
 	}
 }
 
+// TestFirstLoadOfAGrowingDatabase: the plans that a session made for foreign keys while the tables were nearly empty do not last: read by
+// them, each row of a large first load would read whole tables.
+func TestFirstLoadOfAGrowingDatabase(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL`)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := store.Claim(t.Context(), 1, 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.ERPLabel = "One"
+	for n := range 4 {
+		page := benchPage(n)
+		if n == 0 {
+			page.Customers, page.Contacts, page.Links = page.Customers[:20], page.Contacts[:20], page.Links[:20]
+		}
+		if _, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(page), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store.Close()
+	if n := rowsRead(t, dsn); n > 100_000 {
+		t.Errorf("saving 3020 new customers read %d rows", n)
+	}
+}
+
 // rowsRead is how many rows and index entries of what a connection holds have been read so far, by backends that have ended.
 func rowsRead(t *testing.T, dsn string) int {
 	t.Helper()
