@@ -75,28 +75,35 @@ func TestPageReadsWhatItNames(t *testing.T) {
 	}
 }
 
-// TestFirstLoadTakesRecordsForNew: what nearly always is new is not looked for; a record that is there all the same, as of a page that is
-// read again, is met once, counted once and changed where it changed. What a look-up finds is never new.
-func TestFirstLoadTakesRecordsForNew(t *testing.T) {
-	t.Parallel()
-	dsn := pgtest.New(t)
+// firstLoad is the first run of a connection, claimed by way of a store with one session.
+func firstLoad(t *testing.T) (dsn string, store *postgres.Store, claim *postgres.Claimed, save func(connector.Page) reconcile.Counts) {
+	t.Helper()
+	dsn = pgtest.New(t)
 	pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL`)
 	store, err := postgres.Open(dsn, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim, err := store.Claim(t.Context(), 1, 1, time.Hour)
+	claim, err = store.Claim(t.Context(), 1, 1, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	claim.ERPLabel = "One"
-	save := func(page connector.Page) reconcile.Counts {
+	return dsn, store, claim, func(page connector.Page) reconcile.Counts {
+		t.Helper()
 		counts, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(page), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return counts
 	}
+}
+
+// TestFirstLoadTakesRecordsForNew: what nearly always is new is not looked for; a record that is there all the same, as of a page that is
+// read again, is met once, counted once and changed where it changed. What a look-up finds is never new.
+func TestFirstLoadTakesRecordsForNew(t *testing.T) {
+	t.Parallel()
+	dsn, store, claim, save := firstLoad(t)
 	for n := range 2 {
 		if counts := save(benchPage(n)); counts != (reconcile.Counts{Created: 1000}) {
 			t.Errorf("page %d: %+v", n, counts)
@@ -135,25 +142,13 @@ func TestFirstLoadTakesRecordsForNew(t *testing.T) {
 // them, each row of a large first load would read whole tables.
 func TestFirstLoadOfAGrowingDatabase(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	pgtest.Exec(t, dsn, benchConnection+`; UPDATE contactsync.runs SET lease_until = NULL`)
-	store, err := postgres.Open(dsn, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	claim, err := store.Claim(t.Context(), 1, 1, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	claim.ERPLabel = "One"
+	dsn, store, _, save := firstLoad(t)
 	for n := range 4 {
 		page := benchPage(n)
 		if n == 0 {
 			page.Customers, page.Contacts, page.Links = page.Customers[:20], page.Contacts[:20], page.Links[:20]
 		}
-		if _, err := store.SavePage(t.Context(), claim.Step, reconcile.Read(page), 1); err != nil {
-			t.Fatal(err)
-		}
+		save(page)
 	}
 	store.Close()
 	if n := rowsRead(t, dsn); n > 100_000 {

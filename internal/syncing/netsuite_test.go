@@ -417,15 +417,22 @@ func TestPlaceOfAnUnreadableContactStays(t *testing.T) {
 	}
 }
 
-// TestRefreshWithANamelessRowLetsNobodyGo: a row at the customer whose ids cannot be read may be that of anybody who is there.
-func TestRefreshWithANamelessRowLetsNobodyGo(t *testing.T) {
-	n := setupNetSuite(t)
+// annAtKelp is a customer with one contact, who has a role there by a row of its own, and read.
+func (n *netSuiteWorld) annAtKelp() (kelp, ann string) {
+	n.t.Helper()
 	kelp, err := n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp"})
 	n.must(err)
-	ann, err := n.account.JoinContact(sim.Contact{FirstName: "Ann"})
+	ann, err = n.account.JoinContact(sim.Contact{FirstName: "Ann"})
 	n.must(err)
 	n.must(n.account.Attach(kelp, ann, n.role))
 	n.work()
+	return kelp, ann
+}
+
+// TestRefreshWithANamelessRowLetsNobodyGo: a row at the customer whose ids cannot be read may be that of anybody who is there.
+func TestRefreshWithANamelessRowLetsNobodyGo(t *testing.T) {
+	n := setupNetSuite(t)
+	kelp, ann := n.annAtKelp()
 	n.must(n.account.Spoil("companycontactrelationship", connector.LinkID(kelp, ann), "contact", `"x"`))
 	if r := n.refresh(kelp); n.places(kelp) != "1" || r.Gone != 0 {
 		t.Errorf("%s places, %d gone", n.places(kelp), r.Gone)
@@ -440,12 +447,7 @@ func TestRefreshWithANamelessRowLetsNobodyGo(t *testing.T) {
 // TestRefreshOfAnUnreadableCustomerLetsNobodyGo: with a customer whose record cannot be read no places come, and none of them went.
 func TestRefreshOfAnUnreadableCustomerLetsNobodyGo(t *testing.T) {
 	n := setupNetSuite(t)
-	kelp, err := n.account.JoinCustomer(sim.Customer{CompanyName: "Kelp"})
-	n.must(err)
-	ann, err := n.account.JoinContact(sim.Contact{FirstName: "Ann"})
-	n.must(err)
-	n.must(n.account.Attach(kelp, ann, n.role))
-	n.work()
+	kelp, ann := n.annAtKelp()
 	n.must(n.account.Spoil("customer", kelp, "isinactive", `"perhaps"`))
 	if r := n.refresh(kelp); n.places(kelp) != "1" || r.Gone != 0 || r.Refused != 1 {
 		t.Errorf("%s places, %+v", n.places(kelp), r)
