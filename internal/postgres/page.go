@@ -256,7 +256,7 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	for _, c := range page.Contacts {
 		contacts.add(c.ID)
 	}
-	customersRead, contactsRead := customers.list, contacts.list
+	contactsRead := contacts.list
 	for _, id := range contactsRead {
 		if owner, own := contact.OwnerOf(id); own {
 			customers.add(owner)
@@ -319,13 +319,11 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 		return err
 	}
 	if p := w.step.progress; p != nil {
-		for _, erpID := range customersAt.list {
-			if id := p.customers.id(erpID); id != 0 {
-				w.customerIDs[erpID] = id
-			}
+		if err := p.customers.find(ctx, w.tx, w.step, customersAt.list, w.customerIDs); err != nil {
+			return err
 		}
 	}
-	if err := w.readLinks(ctx, idsOf(w.customerIDs, customersRead), idsOf(w.contactIDs, contactsRead)); err != nil {
+	if err := w.readLinks(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
 		return err
 	}
 	if err := w.readReferred(ctx, customersAt.list, contactsAt.list); err != nil {
@@ -510,17 +508,14 @@ func (w *pageWriter) readPoints(ctx context.Context, ids []int64) error {
 const heldLink = `SELECT id, customer_id, contact_id, created_at >= $2, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 	FROM customer_contacts WHERE tenant_id = $1 AND origin = 'erp'`
 
-// readLinks reads the links of the contacts whose records the page has, and those that its customers stated before. Most of the customers
-// that they are at are those that the page's links refer to, and are found faster by our id than by the ERP's.
-func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64) error {
-	if len(customers)+len(contacts) == 0 {
+// readLinks reads the links of the contacts whose records the page has: no other can have been stated by its records, since a customer's
+// states its own contact's alone. Most of the customers that they are at are those that the page's links refer to, and are found faster by our
+// id than by the ERP's.
+func (w *pageWriter) readLinks(ctx context.Context, contacts []int64) error {
+	if len(contacts) == 0 {
 		return nil
 	}
-	return w.scanLinks(ctx, `
-		SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (`+heldLink+` AND contact_id = k.id OFFSET 0) AS l
-		UNION ALL
-		SELECT l.* FROM unnest($4::bigint[]) AS k (id), LATERAL (`+heldLink+` AND customer_id = k.id AND contact_id <> ALL ($3)
-			AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l`, some(contacts), some(customers))
+	return w.scanLinks(ctx, `SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (`+heldLink+` AND contact_id = k.id OFFSET 0) AS l`, contacts)
 }
 
 // readPlaces reads the page's links of contacts whose records it does not have.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"math/bits"
 	"slices"
@@ -118,16 +119,64 @@ func (n *namedIDs) has(kind connector.Kind, id int64) bool {
 	return block != nil && block[id>>6&15]&(1<<(id&63)) != 0
 }
 
-// customerIDs are our ids of customers that the step's own pages named, by the ERP's: the places on later pages are at them, and to look
-// those up was a tenth of an unchanged resync. Where the ERP's ids are numbers, and ours followed each other as theirs did, which they do
-// for nearly all of a listing in the order of its ids, a customer takes a bit or two. The others are not kept.
+// customerIDs are our ids of customers, by the ERP's: of those that the step's own pages named and, once it has looked up many others, of all
+// that the connection holds. The places on later pages are at them, and to look those up one by one was a tenth of a run. Where the ERP's ids
+// are numbers, and ours followed each other as theirs did, which they do for nearly all of a listing in the order of its ids, a customer takes
+// a bit or two. The others are not kept.
 type customerIDs struct {
-	of map[uint64]customerBlock // by the ERP's id, divided by 64
+	of       map[uint64]customerBlock // by the ERP's id, divided by 64
+	lookedUp int
+	loaded   bool
 }
 
 type customerBlock struct {
 	known uint64 // a bit for each of the 64
 	first int64  // our id of the lowest that is known; the next one's follows it
+}
+
+const (
+	// manyCustomers are looked up one by one, of 15 to 20 µs each in a large table, before all are loaded, of 1 to 2 µs each.
+	manyCustomers = 20_000
+	// customerBlocks are kept at most, in about 5 MB, of customers whose ids lie far apart.
+	customerBlocks = 100_000
+)
+
+// find adds those customers to ids that it knows.
+func (c *customerIDs) find(ctx context.Context, tx *sqlx.Tx, step Step, erpIDs []string, ids map[string]int64) error {
+	unknown := 0
+	for _, erpID := range erpIDs {
+		if id := c.id(erpID); id != 0 {
+			ids[erpID] = id
+		} else {
+			unknown++
+		}
+	}
+	if c.lookedUp += unknown; c.lookedUp < manyCustomers || c.loaded {
+		return nil
+	}
+	if err := c.load(ctx, tx, step); err != nil {
+		return fmt.Errorf("load ids of customers: %w", err)
+	}
+	return c.find(ctx, tx, step, erpIDs, ids)
+}
+
+func (c *customerIDs) load(ctx context.Context, tx *sqlx.Tx, step Step) error {
+	rows, err := tx.QueryContext(ctx, `SELECT id, erp_id FROM customers WHERE tenant_id = $1 AND connection_id = $2 ORDER BY id`,
+		step.Tenant, step.Connection)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var erpID string
+		if err := rows.Scan(&id, &erpID); err != nil {
+			return err
+		}
+		c.add(erpID, id)
+	}
+	c.loaded = rows.Err() == nil
+	return rows.Err()
 }
 
 func (c *customerIDs) add(erpID string, id int64) {
@@ -140,6 +189,9 @@ func (c *customerIDs) add(erpID string, id int64) {
 		block.first = id
 	}
 	if block.known >= bit || block.first+int64(bits.OnesCount64(block.known)) != id {
+		return
+	}
+	if block.known == 0 && len(c.of) >= customerBlocks {
 		return
 	}
 	block.known |= bit
