@@ -90,7 +90,7 @@ func LinkID(customer, contact string) string { return customer + "/" + contact }
 
 // A Customer is a company or person the tenant invoices. With it comes, on the same page, the contact that its own
 // record is: a Contact with ID contact.OwnID(ID), and a Link of the two with StatedBy the customer and the ERP role
-// CompanyRole, also when it has no address. It states no other link.
+// CompanyRole, also when it has no address.
 type Customer struct {
 	ID             string
 	Number         string // the ERP's human number or code, where it has one

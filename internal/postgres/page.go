@@ -101,6 +101,7 @@ type pageWriter struct {
 	checkpoint string // before it
 	pulled     bool
 	hasIssues  bool      // the connection has open ones
+	others     bool      // a customer of the connection once stated the place of a contact that is not its own
 	hasHold    bool      // it holds, or a rejection remembers, something
 	erased     int       // people of the tenant
 	began      time.Time // of the run's listing
@@ -174,6 +175,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		Checkpoint string `db:"checkpoint"`
 		Pulled     bool   `db:"pulled"`
 		HasIssues  bool   `db:"has_issues"`
+		Others     bool   `db:"states_others"`
 		HasHold    bool   `db:"has_hold"`
 		Erased     int    `db:"erased"`
 		Settings   string `db:"settings"`
@@ -184,6 +186,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		SELECT r.pages, r.checkpoint, r.pulled, r.listing_began_at,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
+			(SELECT n.states_others FROM connections n WHERE n.tenant_id = r.tenant_id AND n.id = r.connection_id) AS states_others,
 			EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
 				AND i.applied_by_run IS NULL WHERE h.tenant_id = r.tenant_id AND h.connection_id = r.connection_id) AS has_hold,
 			(SELECT count(*) FROM erased e WHERE e.tenant_id = r.tenant_id) AS erased,
@@ -198,6 +201,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 	}
 	w.page, w.hasIssues, w.hasHold, w.erased, w.began = run.Pages+1, run.HasIssues, run.HasHold, run.Erased, run.Began
 	w.checkpoint, w.pulled = run.Checkpoint, run.Pulled
+	w.others = run.Others || w.later != nil
 	return err
 }
 
@@ -256,7 +260,7 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 	for _, c := range page.Contacts {
 		contacts.add(c.ID)
 	}
-	contactsRead := contacts.list
+	customersRead, contactsRead := customers.list, contacts.list
 	for _, id := range contactsRead {
 		if owner, own := contact.OwnerOf(id); own {
 			customers.add(owner)
@@ -323,7 +327,7 @@ func (w *pageWriter) read(ctx context.Context, page connector.Page) error {
 			return err
 		}
 	}
-	if err := w.readLinks(ctx, idsOf(w.contactIDs, contactsRead)); err != nil {
+	if err := w.readLinks(ctx, idsOf(w.customerIDs, customersRead), idsOf(w.contactIDs, contactsRead)); err != nil {
 		return err
 	}
 	if err := w.readReferred(ctx, customersAt.list, contactsAt.list); err != nil {
@@ -508,14 +512,21 @@ func (w *pageWriter) readPoints(ctx context.Context, ids []int64) error {
 const heldLink = `SELECT id, customer_id, contact_id, created_at >= $2, active, stated_by, coalesce(link_role_key, ''), coalesce(record_role_key, '')
 	FROM customer_contacts WHERE tenant_id = $1 AND origin = 'erp'`
 
-// readLinks reads the links of the contacts whose records the page has: no other can have been stated by its records, since a customer's
-// states its own contact's alone. Most of the customers that they are at are those that the page's links refer to, and are found faster by our
-// id than by the ERP's.
-func (w *pageWriter) readLinks(ctx context.Context, contacts []int64) error {
-	if len(contacts) == 0 {
+// readLinks reads the links of the contacts whose records the page has, and those that its customers stated before. A customer's own contact is
+// on the page with it; only where a customer ever stated another are the links at all of them looked through. Most of the customers that the
+// contacts are at are those that the page's links refer to, and are found faster by our id than by the ERP's.
+func (w *pageWriter) readLinks(ctx context.Context, customers, contacts []int64) error {
+	if len(customers)+len(contacts) == 0 {
 		return nil
 	}
-	return w.scanLinks(ctx, `SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (`+heldLink+` AND contact_id = k.id OFFSET 0) AS l`, contacts)
+	const ofContacts = `SELECT l.* FROM unnest($3::bigint[]) AS k (id), LATERAL (` + heldLink + ` AND contact_id = k.id OFFSET 0) AS l`
+	if !w.others {
+		return w.scanLinks(ctx, ofContacts, some(contacts))
+	}
+	return w.scanLinks(ctx, ofContacts+`
+		UNION ALL
+		SELECT l.* FROM unnest($4::bigint[]) AS k (id), LATERAL (`+heldLink+` AND customer_id = k.id AND contact_id <> ALL ($3)
+			AND EXISTS (SELECT FROM unnest(stated_by) AS s WHERE s LIKE 'customer:%') OFFSET 0) AS l`, some(contacts), some(customers))
 }
 
 // readPlaces reads the page's links of contacts whose records it does not have.
@@ -828,6 +839,7 @@ func (k *pointColumns) add(id int64, p contact.Point) {
 
 func (w *pageWriter) links(ctx context.Context) error {
 	var added, changed linkColumns
+	others := false // and it is not known yet
 	for _, l := range w.plan.Links {
 		k := &changed
 		if l.ID == 0 {
@@ -837,6 +849,12 @@ func (w *pageWriter) links(ctx context.Context) error {
 		k.customer, k.contact = append(k.customer, w.customerIDs[l.Pair.Customer]), append(k.contact, w.contactIDs[l.Pair.Contact])
 		k.statedBy = append(k.statedBy, strings.Join(l.StatedBy, "\n"))
 		k.linkRole, k.recordRole = append(k.linkRole, l.LinkRoleKey), append(k.recordRole, l.RecordRoleKey)
+		others = others || !w.others && l.StatesAnother()
+	}
+	if others {
+		if _, err := w.tx.ExecContext(ctx, `UPDATE connections SET states_others = true WHERE tenant_id = $1 AND id = $2`, w.step.Tenant, w.step.Connection); err != nil {
+			return err
+		}
 	}
 	if len(added.id) > 0 {
 		var ids, customerIDs, contactIDs []int64

@@ -156,6 +156,37 @@ func TestFirstLoadOfAGrowingDatabase(t *testing.T) {
 	}
 }
 
+// TestCustomersMayStateOthers: a customer's record that stated the place of a contact which is not its own, and no longer does, lets it go,
+// though nothing else on its page names that contact.
+func TestCustomersMayStateOthers(t *testing.T) {
+	t.Parallel()
+	dsn, store, _, save := firstLoad(t)
+	defer store.Close()
+	customer := func(id string, others ...string) connector.Page {
+		key := connector.Key{Kind: connector.Customers, ID: id}
+		page := connector.Page{Next: `{"v":1}`, Customers: []connector.Customer{{ID: id, Name: "Kelp", Kind: contact.Customer, Active: true}}}
+		for _, c := range append(others, contact.OwnID(id)) {
+			page.Contacts = append(page.Contacts, connector.Contact{ID: c, Name: "Ingrid Solheim", Active: true})
+			page.Links = append(page.Links, connector.Link{Customer: id, Contact: c, StatedBy: key})
+		}
+		return page
+	}
+	state := func() string {
+		return pgtest.Value(t, dsn, `SELECT (SELECT states_others FROM contactsync.connections) || ' ' || count(*)
+			FROM contactsync.run_pages p, unnest(p.unstated_link_ids) AS u JOIN contactsync.customer_contacts l ON l.id = u
+			JOIN contactsync.contacts c ON c.id = l.contact_id AND c.erp_id = '7'`)
+	}
+	for _, step := range []struct {
+		page connector.Page
+		want string
+	}{{customer("1"), "false 0"}, {customer("2", "7"), "true 0"}, {customer("2", "7"), "true 0"}, {customer("2"), "true 1"}} {
+		save(step.page)
+		if got := state(); got != step.want {
+			t.Errorf("stating others and letting go is %s, want %s", got, step.want)
+		}
+	}
+}
+
 // rowsRead is how many rows and index entries of what a connection holds have been read so far, by backends that have ended.
 func rowsRead(t *testing.T, dsn string) int {
 	t.Helper()

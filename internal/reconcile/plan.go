@@ -7,6 +7,8 @@
 package reconcile
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/centime/contactsync/internal/connector"
@@ -18,7 +20,7 @@ import (
 type Held struct {
 	Customers map[string]HeldCustomer // by the ERP's id
 	Contacts  map[string]HeldContact  // by the ERP's id
-	Links     map[Pair]HeldLink       // of the page's customers and contacts
+	Links     map[Pair]HeldLink       // of the page's contacts, and those that its customers stated
 	Roles     map[string]string       // ERP role key -> name, as last stated
 	Counted   map[connector.Key]bool  // records that an earlier page of this run named, and counted
 	Erased    map[connector.Key]bool  // records of people who were erased: passed over; of a customer, its own contact
@@ -172,4 +174,12 @@ func Stater(by connector.Key) string {
 		return StatedByLink
 	}
 	return string(by.Kind) + ":" + by.ID
+}
+
+// StatesAnother says whether a customer's record states the place of a contact that is not its own.
+func (l LinkChange) StatesAnother() bool {
+	return slices.ContainsFunc(l.StatedBy, func(by string) bool {
+		customer, ok := strings.CutPrefix(by, Stater(connector.Key{Kind: connector.Customers}))
+		return ok && l.Pair.Contact != contact.OwnID(customer)
+	})
 }

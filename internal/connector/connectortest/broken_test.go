@@ -127,11 +127,6 @@ var brokenSources = []brokenSource{
 			r.page.Links[i].Roles = nil
 		}
 	}), []string{"OwnContact"}},
-	{"has a customer state another's place", both, pages(func(r *run) {
-		for _, c := range r.page.Customers {
-			r.page.Links = append(r.page.Links, connector.Link{Customer: c.ID, Contact: "2", StatedBy: connector.Key{Kind: connector.Customers, ID: c.ID}})
-		}
-	}), []string{"Complete"}},
 	{"takes its cursor at the end of a pull", both, lateCursor, []string{"DuringPull", "ResumeLater"}},
 	{"forgets what changed", both, since(func(connector.Pull) connector.Pull {
 		return connector.Pull{}

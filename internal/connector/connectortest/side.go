@@ -327,9 +327,6 @@ func (s *side) inspect(page connector.Page) {
 		if l.StatedBy != (connector.Key{}) && !onPage[l.StatedBy] {
 			s.Errorf("link %s/%s is stated by a record that is not on its page", l.Customer, l.Contact)
 		}
-		if l.StatedBy.Kind == connector.Customers && l.Contact != contact.OwnID(l.StatedBy.ID) {
-			s.Errorf("customer %s states the link %s/%s, which is not that of its own contact", l.StatedBy.ID, l.Customer, l.Contact)
-		}
 		for _, r := range l.Roles {
 			if r.Key == "" {
 				s.Errorf("link %s/%s has a role without a key", l.Customer, l.Contact)
