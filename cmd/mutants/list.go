@@ -70,7 +70,7 @@ var mutants = []mutant{
 		inStore, "TestPlacesNeedNoLookUpOfTheirCustomers"},
 	{"it is forgotten that customers state others", "5", one(pages, "SET states_others = true", "SET states_others = states_others"),
 		inStore, "TestCustomersMayStateOthers"},
-	{"customers far apart take all the room there is", "8", one("internal/postgres/progress.go", "len(c.of) >= customerBlocks", "len(c.of) < 0"),
+	{"customers far apart take all the room there is", "8", one("internal/postgres/progress.go", "i < customerBlocks", "i >= 0"),
 		inStore, "TestKeptCustomerIDsTakeBoundedRoom"},
 	{"a place is at the customer that is kept next to its own", "8", one("internal/postgres/progress.go", "block.known&(bit-1)", "block.known&(bit<<1-1)"),
 		inStore, "TestKeptCustomerIDsAreTrue"},
