@@ -52,6 +52,9 @@ func run(ctx context.Context, out io.Writer, only string) (survived int, err err
 		caught, err := m.try(ctx, tree)
 		by := "NO TEST"
 		switch {
+		case errors.Is(err, errSlow):
+			by = "TIME-OUT"
+			survived++
 		case err != nil:
 			return survived, fmt.Errorf("%s: %w", m.name, err)
 		case caught:
@@ -102,7 +105,7 @@ func healthy(ctx context.Context, tree string, chosen []mutant) error {
 	}
 	for pkg, names := range tests {
 		slices.Sort(names)
-		failed, says, err := test(ctx, tree, pkg, strings.Join(slices.Compact(names), "|"))
+		failed, says, err := test(ctx, tree, pkg, strings.Join(slices.Compact(names), "|"), 15*time.Minute)
 		if err == nil && failed {
 			err = errors.New("they fail without any mutant")
 		}
@@ -138,7 +141,7 @@ func (m mutant) try(ctx context.Context, tree string) (caught bool, err error) {
 			return false, err
 		}
 	}
-	caught, says, err := test(ctx, tree, m.pkg, m.test)
+	caught, says, err := test(ctx, tree, m.pkg, m.test, 3*time.Minute)
 	if err != nil {
 		return false, fmt.Errorf("%w\n%s", err, says)
 	}
@@ -152,9 +155,12 @@ func (e edit) apply(text []byte) ([]byte, error) {
 	return bytes.Replace(text, []byte(e.old), []byte(e.new), 1), nil
 }
 
+// errSlow is no verdict: a test may take its time on a busy machine.
+var errSlow = errors.New("they were not done in time")
+
 // test says whether a test fails. A mutant that does not compile is an error, as are tests that there are not.
-func test(ctx context.Context, tree, pkg, names string) (failed bool, says string, err error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout=3m", "-run", "^("+names+")$", "-v", pkg) //nolint:gosec // of the list
+func test(ctx context.Context, tree, pkg, names string, patience time.Duration) (failed bool, says string, err error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout="+patience.String(), "-run", "^("+names+")$", "-v", pkg) //nolint:gosec // of the list
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
 	out, err := cmd.CombinedOutput()
@@ -167,6 +173,8 @@ func test(ctx context.Context, tree, pkg, names string) (failed bool, says strin
 		return false, says, ctx.Err()
 	case strings.Contains(string(out), "[build failed]"), strings.Contains(string(out), "[setup failed]"):
 		return false, says, errors.New("it does not compile")
+	case strings.Contains(string(out), "panic: test timed out"):
+		return false, says, errSlow
 	case !strings.Contains(string(out), "=== RUN"):
 		return false, says, errors.New("there is no such test")
 	}

@@ -143,6 +143,8 @@ const (
 	mostCustomers = 5_000_000
 	// customerBlocks are kept at most, in 2.4 MB, of customers whose ids lie far apart.
 	customerBlocks = 100_000
+	// farAhead are the blocks that may have come before their turn, as of single customers whom somebody asked for before the first load.
+	farAhead = 1000
 )
 
 // find adds those customers to ids that it knows.
@@ -195,8 +197,8 @@ func (c *customerIDs) add(erpID string, id int64) {
 		if b := &c.blocks[i]; b.known < bit && b.first+int64(bits.OnesCount64(b.known)) == id {
 			b.known |= bit
 		}
-	case i == len(c.blocks) && i < customerBlocks:
-		c.blocks = append(c.blocks, customerBlock{n >> 6, bit, id})
+	case len(c.blocks) < customerBlocks && len(c.blocks)-i <= farAhead:
+		c.blocks = slices.Insert(c.blocks, i, customerBlock{n >> 6, bit, id})
 	}
 }
 

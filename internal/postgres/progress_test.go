@@ -62,6 +62,22 @@ func TestKeptCustomerIDsAreTrue(t *testing.T) {
 	}
 }
 
+// TestCustomersThatCameEarlyKeepNobodyOut: as one that was resynced by itself before the first load.
+func TestCustomersThatCameEarlyKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	var kept postgres.CustomerIDs
+	kept.Add("999999", 1)
+	kept.Add("5", 2)
+	for n := range int64(2000) {
+		kept.Add(strconv.FormatInt(1000+n, 10), 3+n)
+	}
+	for erpID, want := range map[string]int64{"999999": 1, "5": 2, "1000": 3, "2999": 2002, "3000": 0} {
+		if got := kept.ID(erpID); got != want {
+			t.Errorf("customer %s is %d, want %d", erpID, got, want)
+		}
+	}
+}
+
 // TestKeptCustomerIDsTakeBoundedRoom: also where the ERP's ids lie so far apart that each takes a block of its own.
 func TestKeptCustomerIDsTakeBoundedRoom(t *testing.T) {
 	t.Parallel()

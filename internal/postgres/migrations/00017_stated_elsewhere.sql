@@ -1,4 +1,5 @@
--- Whether a connection's customers state more than their own contacts: of most connections none does, and nothing is looked for.
+-- Whether a connection's customers state more than their own contacts: of most connections none does, and nothing is looked for. No connector
+-- that came before this migration has such customers.
 
 -- +goose Up
 ALTER TABLE contactsync.connections ADD COLUMN states_others boolean NOT NULL DEFAULT false;
