@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
@@ -41,5 +42,32 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	all.Wait()
 	if got := pgtest.Value(t, dsn, `SELECT count(*) || ' ' || count(DISTINCT role_id) FROM contactsync.role_mappings`); got != "48 1" {
 		t.Errorf("mappings and their roles: %s", got)
+	}
+}
+
+// TestFullRunsKeepTheirHour: a run begins a little after it was due, and so does the full run of the next day: every day with a daily schedule,
+// not every other; and no sooner than that with an hourly one.
+func TestFullRunsKeepTheirHour(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 3, 2, 6, 0, 40, 0, time.UTC) // due at six
+	at := func(d time.Duration) time.Time { return began.Add(d - 35*time.Second) }
+	for name, c := range map[string]struct {
+		every, passed, interval time.Duration
+		want                    bool
+	}{
+		"Daily":       {24 * time.Hour, 24 * time.Hour, 24 * time.Hour, true},
+		"HourBefore":  {24 * time.Hour, 23 * time.Hour, time.Hour, false},
+		"Hourly":      {24 * time.Hour, 24 * time.Hour, time.Hour, true},
+		"TwiceADay":   {24 * time.Hour, 12 * time.Hour, 12 * time.Hour, false},
+		"EveryHour":   {time.Hour, time.Hour, time.Hour, true},
+		"EverySeven":  {24 * time.Hour, 21 * time.Hour, 7 * time.Hour, false},
+		"Overdue":     {24 * time.Hour, 28 * time.Hour, 7 * time.Hour, true},
+		"EveryMinute": {time.Hour, 50 * time.Minute, time.Minute, false},
+	} {
+		now := at(c.passed)
+		following := at(c.passed + c.interval)
+		if got := postgres.FullNow(began, c.every, now, &following); got != c.want {
+			t.Errorf("%s: full is %v, want %v", name, got, c.want)
+		}
 	}
 }

@@ -129,9 +129,6 @@ func (s *Store) Rehearse(ctx context.Context, step Step, limits settings.Setting
 	return done, nil
 }
 
-// ErrCancelled says that the preview was cancelled meanwhile, perhaps since a person was erased whom its report may name.
-var ErrCancelled = errors.New("cancelled meanwhile")
-
 // rehearsal is one transaction that is undone.
 type rehearsal struct {
 	tx    *sqlx.Tx
@@ -398,7 +395,7 @@ func (r *rehearsal) report(ctx context.Context, out *sqlx.Tx, calls int) error {
 		return err
 	}
 	if n, err := ended.RowsAffected(); n == 0 || err != nil {
-		return errors.Join(ErrCancelled, err)
+		return errors.Join(ErrCancelled, err) // perhaps since a person was erased whom the report may name
 	}
 	return nil
 }

@@ -142,13 +142,13 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 		var starts, next []*time.Time
 		for _, d := range due {
 			set, _ := readSettings(d.Settings) // a setting that cannot be read was refused when it was set; its default will do
-			mode := Incremental
-			if !d.LastFullAt.Valid || d.Now.Sub(d.LastFullAt.Time) >= set.FullEvery {
-				mode = Full
-			}
 			following := nextDue(d.Schedule, d.Now, d.ID, d.State)
 			if following != nil && slices.Contains(save.Stretch, d.ERP) {
 				following = nextDue(d.Schedule, *following, d.ID, d.State)
+			}
+			mode := Incremental
+			if !d.LastFullAt.Valid || fullNow(d.LastFullAt.Time, set.FullEvery, d.Now, following) {
+				mode = Full
 			}
 			tenants, ids, modes = append(tenants, d.Tenant), append(ids, d.ID), append(modes, string(mode))
 			starts, next = append(starts, catchUp(d.Due, d.Now, d.ID)), append(next, following)
@@ -182,6 +182,13 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 		return 0, fmt.Errorf("queue due connections: %w", err)
 	}
 	return queued, nil
+}
+
+// fullNow says whether a full run is due, or nearly is, and would be later at the due time that follows than it is early at this one. A run
+// begins a little after it was due: counted from there, the same hour of the next day is always too early by that.
+func fullNow(last time.Time, every time.Duration, now time.Time, following *time.Time) bool {
+	early := every - now.Sub(last)
+	return early <= 0 || early <= every/24 && (following == nil || early < following.Sub(last)-every)
 }
 
 // catchUp spreads what is late, after the schedulers were away or an ERP was paused, over as much time as it is late, ten
@@ -546,10 +553,31 @@ func (s *Store) ListAgain(ctx context.Context, c *Claimed) error {
 	return nil
 }
 
-// goOn is lockRun for what relies on all that the step saved before.
+// Errors of what would end a run, and may let people go: what somebody wants of it meanwhile is minded to the last.
+var (
+	ErrCancelled = errors.New("cancelled meanwhile")
+	ErrPaused    = errors.New("the connection was paused meanwhile")
+)
+
+// goOn is lockRun for what ends a run, by all that the step saved before.
 func goOn(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	w := pageWriter{tx: tx, step: step}
-	return w.goOn(ctx)
+	if err := w.goOn(ctx); err != nil {
+		return err
+	}
+	var wish Wish
+	err := tx.GetContext(ctx, &wish, `
+		SELECT r.cancel_requested, n.state IN ('paused', 'removed') AS paused
+		FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id WHERE r.tenant_id = $1 AND r.id = $2`, step.Tenant, step.Run)
+	switch {
+	case err != nil:
+		return err
+	case wish.Cancel:
+		return ErrCancelled
+	case wish.Pause:
+		return ErrPaused
+	}
+	return nil
 }
 
 func lockRun(ctx context.Context, tx *sqlx.Tx, step Step) error {

@@ -281,6 +281,40 @@ func TestRunSeesADecisionAsAWhole(t *testing.T) {
 	}
 }
 
+// TestChangedRightsStayAChangeWhileAnApprovalMayBeTakenBack guards rule 7: a full run that ends while the hold they caused is approved, and not
+// carried out yet, does not take them for known: else the next full run would let go, unasked, what they hide.
+func TestChangedRightsStayAChangeWhileAnApprovalMayBeTakenBack(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.erp.SetRights("all")
+	all := w.customers(40)
+	w.mustSync(postgres.Full)
+	w.erp.SetRights("some")
+	w.erp.Hide(customer(all[0]))
+	w.wantRun(postgres.Full, "one is hidden by other rights", 0, 1)
+	run := w.queue(postgres.Full)
+	approval, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 || out[0].Run != run {
+		t.Fatal(out, err)
+	}
+	for next := &out[0]; next != nil; {
+		next = w.worker.Work(w.ctx, next.Run, next.Delivery)
+	}
+	if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := w.store.CancelRun(w.ctx, approval); err != nil {
+		t.Fatal(err)
+	}
+	w.wantRun(postgres.Full, "the approval was taken back", 0, 1)
+	if got := w.active(all); len(got) != 40 {
+		t.Errorf("%d are active, want all 40", len(got))
+	}
+}
+
 // whileItEnds works a run, and does something when the run has weighed what goes and lets it go next: it stops there, where it notes who has
 // a recipient.
 func (w *world) whileItEnds(out postgres.HandOut, do func() error) {

@@ -227,6 +227,80 @@ func TestPeopleStopARunThatIsWorked(t *testing.T) {
 	})
 }
 
+// TestPeopleStopARunAtItsEnd guards rule 7: whoever cancels a run or pauses its connection while the last page is on its way keeps the run from
+// letting anybody go. Most companies are one page.
+func TestPeopleStopARunAtItsEnd(t *testing.T) {
+	t.Parallel()
+	stop := map[string]func(w *world, run int64) error{
+		"cancelled": func(w *world, run int64) error {
+			_, err := w.store.CancelRun(w.ctx, run)
+			return err
+		},
+		"waiting": func(w *world, _ int64) error {
+			c, err := w.store.FindConnection(w.ctx, "Kelp books")
+			if err != nil {
+				return err
+			}
+			return w.store.SetState(w.ctx, c, "paused", ops)
+		},
+	}
+	// atRequest stops the run when it asks the ERP, after which it goes on to its end.
+	atRequest := func(w *world, run int64, stop func(*world, int64) error) {
+		var once sync.Once
+		w.erp.Before(func(context.Context, memory.Request) error {
+			once.Do(func() {
+				if err := stop(w, run); err != nil {
+					w.t.Error(err)
+				}
+			})
+			return nil
+		})
+		w.work()
+	}
+	for status, stop := range stop {
+		t.Run("Sync/"+status, func(t *testing.T) {
+			w := setup(t, memory.QuickBooks)
+			ids := w.customers(2)
+			w.mustSync(postgres.Full)
+			w.erp.Inactivate(customer(ids[0]))
+			run := w.queue(postgres.Full)
+			atRequest(w, run, stop)
+			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != status || r.Gone != 0 || len(w.active(ids)) != 2 {
+				t.Errorf("the run is %s, deactivated %d, %v; want %s and none", r.Status, r.Gone, err, status)
+			}
+			if status != "waiting" {
+				return
+			}
+			c, err := w.store.FindConnection(w.ctx, "Kelp books")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.store.SetState(w.ctx, c, "active", ops); err != nil {
+				t.Fatal(err)
+			}
+			w.work()
+			if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" || r.Gone != 1 {
+				t.Errorf("resumed, the run %s, deactivated %d, %v", r.Status, r.Gone, err)
+			}
+		})
+		t.Run("Approval/"+status, func(t *testing.T) {
+			w, all, _ := holding(t)
+			hold := w.hold()
+			approval, err := w.store.ApproveHold(w.ctx, hold, approver)
+			if err != nil {
+				t.Fatal(err)
+			}
+			atRequest(w, approval, stop)
+			if r, err := w.store.Run(w.ctx, approval); err != nil || r.Status != status || r.Gone != 0 || len(w.active(all)) != 40 {
+				t.Errorf("the approval is %s, deactivated %d, %v; want %s and none", r.Status, r.Gone, err, status)
+			}
+			if want := map[string]string{"cancelled": "open", "waiting": "approved"}[status]; w.hold().State != want {
+				t.Errorf("the hold is %s, want %s", w.hold().State, want)
+			}
+		})
+	}
+}
+
 // TestWhoGetsNoMail guards rule 14's other half: text that is no address gets none, nor anybody of a removed connection.
 func TestWhoGetsNoMail(t *testing.T) {
 	w := setup(t, memory.QuickBooks)

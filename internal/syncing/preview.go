@@ -26,9 +26,6 @@ func (s *step) preview(ctx context.Context, source connector.Source) error {
 	for {
 		began := time.Now()
 		done, err := s.rehearse(ctx, lookups)
-		if errors.Is(err, postgres.ErrCancelled) {
-			s.cancelled.Store(true)
-		}
 		if err != nil {
 			return err
 		}

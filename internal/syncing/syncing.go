@@ -462,11 +462,11 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 		s.log.InfoContext(ctx, "run succeeded")
 		s.ended("succeeded", "")
 		return nil, nil
-	case s.cancelled.Load():
+	case s.cancelled.Load() || errors.Is(err, postgres.ErrCancelled):
 		s.log.InfoContext(ctx, "run cancelled")
 		s.ended("cancelled", "")
 		return nil, store.Cancelled(ctx, s.c.Step, calls)
-	case s.paused.Load():
+	case s.paused.Load() || errors.Is(err, postgres.ErrPaused):
 		s.log.InfoContext(ctx, "connection paused, the run waits")
 		return nil, store.Wait(ctx, s.c.Step, 0, nil, calls)
 	case s.aside && errors.Is(err, errStopped):
