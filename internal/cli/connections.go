@@ -12,6 +12,7 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
+	"github.com/centime/contactsync/internal/schedule"
 	"github.com/centime/contactsync/internal/settings"
 )
 
@@ -196,6 +197,9 @@ func (c connectionAddCmd) Run(a *app) error {
 	if err != nil {
 		return misuse("%v", err)
 	}
+	if _, err := schedule.Parse(c.Schedule); err != nil {
+		return misuse("%v", err)
+	}
 	login, err := readCredentials(a.Stdin, c.Credentials)
 	if err != nil {
 		return err
@@ -215,27 +219,10 @@ func (c connectionAddCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	// The check may spend the refresh token it was given, so what is stored is what the check leaves behind.
-	vault := &passing{}
-	about := place(tenant, 0)
-	if vault.stored, err = ring.Pack(login, about); err != nil {
-		return err
-	}
-	given := vault.stored.Version
 	account := connector.Account{ID: c.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
-	account.Tokens = credentials.NewTokenSource(ring, vault, about, erp, account)
-	source := erp.Open(account)
-	check, checkErr := source.Check(a.ctx)
-	if checkErr == nil {
-		checkErr = lackingRights(check.Rights)
-	}
-	rotated := vault.stored.Version != given
-	if checkErr != nil && (!rotated || login.RefreshToken == "") {
+	login, check, renewed, checkErr := a.prove(ring, erp, account, login, place(tenant, 0))
+	if checkErr != nil && !renewed {
 		return fmt.Errorf("nothing was added: %w", checkErr)
-	}
-	login, err = ring.Unpack(vault.stored, about)
-	if err != nil {
-		return err
 	}
 	name := c.Name
 	if name == "" {
@@ -246,8 +233,12 @@ func (c connectionAddCmd) Run(a *app) error {
 	}
 	added, err := store.AddConnection(a.ctx, postgres.NewConnection{
 		Tenant: tenant, ERP: c.ERP, Account: c.Account, Name: name, Schedule: c.Schedule, Settings: stored, Paused: c.Paused || checkErr != nil,
-		Seal: func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
+		Unproven: checkErr != nil,
+		Seal:     func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
 	}, a.by)
+	if errors.Is(err, postgres.ErrLoginKept) {
+		return fmt.Errorf("nothing was changed, %w; %s: %w", err, tokenSpent, checkErr)
+	}
 	if err != nil {
 		return err
 	}
@@ -266,6 +257,27 @@ func (c connectionAddCmd) Run(a *app) error {
 	}
 	a.out.say(fields, "%s", text)
 	return nil
+}
+
+const tokenSpent = "the token that was given is renewed and of no more use, so authorise again once this is mended"
+
+// prove tries a login that is not stored yet. The check may spend the refresh token that it was given: what it leaves behind is to be stored, and
+// must not be lost if the token was renewed.
+func (a *app) prove(ring *credentials.Ring, erp connector.Connector, account connector.Account, given connector.Credentials, about credentials.Place) (
+	login connector.Credentials, check connector.Check, renewed bool, err error,
+) {
+	vault := &passing{}
+	if vault.stored, err = ring.Pack(given, about); err != nil {
+		return given, check, false, err
+	}
+	version := vault.stored.Version
+	account.Tokens = credentials.NewTokenSource(ring, vault, about, erp, account)
+	check, err = erp.Open(account).Check(a.ctx)
+	if err == nil {
+		err = lackingRights(check.Rights)
+	}
+	login, unpackErr := ring.Unpack(vault.stored, about)
+	return login, check, vault.stored.Version != version && login.RefreshToken != "", errors.Join(err, unpackErr)
 }
 
 // passing is a Vault in memory, for credentials that are not stored yet.
@@ -620,27 +632,32 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 	if err := erp.Validate(found.Account, login); err != nil {
 		return misuse("%v; nothing was changed", err)
 	}
-	sealed, err := ring.Pack(login, place(found.Tenant, found.ID))
+	set, err := found.Settings()
 	if err != nil {
 		return err
 	}
-	if err := store.SetCredentials(a.ctx, found, sealed, a.by); err != nil {
+	about := place(found.Tenant, found.ID)
+	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	login, check, renewed, checkErr := a.prove(ring, erp, account, login, about)
+	if checkErr != nil && !renewed {
+		return fmt.Errorf("nothing was changed: %w", checkErr)
+	}
+	sealed, err := ring.Pack(login, about)
+	if err != nil {
 		return err
 	}
-	check, err := a.check(store, found)
-	if err == nil {
-		err = lackingRights(check.Rights)
-	}
-	if err != nil {
-		return fmt.Errorf("the credentials are stored, but the ERP did not take them: %w", err)
-	}
-	if found.State == "paused" {
-		a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": found.State},
+	state, err := store.SetCredentials(a.ctx, found, sealed, checkErr == nil, a.by)
+	switch {
+	case errors.Is(err, postgres.ErrLoginKept):
+		return fmt.Errorf("nothing was changed, %w; %s: %w", err, tokenSpent, checkErr)
+	case err != nil:
+		return err
+	case checkErr != nil:
+		return fmt.Errorf("the credentials are stored, since their token was renewed and must not be lost, but the ERP did not take them: %w", checkErr)
+	case state == "paused":
+		a.out.say(map[string]any{"connection_id": fmt.Sprint(found.ID), "state": state},
 			"The credentials open %s. Connection %d stays paused: syncctl connection resume %d", check.Company, found.ID, found.ID)
 		return nil
-	}
-	if err := store.SetState(a.ctx, found, "active", a.by); err != nil {
-		return err
 	}
 	return a.tryAtOnce(store, found, "the credentials open "+check.Company)
 }

@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,15 +22,24 @@ import (
 // By says who changes something, and why.
 type By struct{ User, Reason string }
 
-// AddTenant makes a tenant. The time zone is an IANA name.
+// AddTenant makes a tenant. The time zone is an IANA name, and one that Postgres knows too: the views would fail by another, for every tenant
+// that is read with this one.
 func (s *Store) AddTenant(ctx context.Context, name, timeZone string) (int64, error) {
+	unknown := fmt.Errorf("time zone %q is not known: use a name such as America/New_York", timeZone)
 	if _, err := time.LoadLocation(timeZone); err != nil {
-		return 0, fmt.Errorf("time zone %q is not known: use a name such as America/New_York", timeZone)
+		return 0, unknown
 	}
 	var id int64
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
+		var known bool
+		if err := tx.GetContext(ctx, &known, `SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1)`, timeZone); err != nil || !known {
+			return cmp.Or(err, unknown)
+		}
 		return tx.GetContext(ctx, &id, `INSERT INTO tenants (name, time_zone) VALUES ($1, $2) RETURNING tenant_id`, name, timeZone)
 	})
+	if errors.Is(err, unknown) {
+		return 0, unknown
+	}
 	if isUniqueViolation(err, "tenants_name_key") {
 		return 0, fmt.Errorf("there is a tenant %q already", name)
 	}
@@ -120,6 +131,7 @@ type NewConnection struct {
 	Schedule           string
 	Settings           settings.Map
 	Paused             bool
+	Unproven           bool // the ERP did not take the login
 	// Seal gives the credentials for the connection's id, which they are bound to.
 	Seal func(connection int64) (credentials.Stored, error)
 }
@@ -131,6 +143,13 @@ type Added struct {
 	Run        int64 // the first full run; 0 if paused
 	Joined     bool
 }
+
+// ErrLoginKept says that a login which the ERP did not take was not stored, since it would have taken the place of one that works.
+var ErrLoginKept = errors.New("it keeps the login it has")
+
+// loginWorks: as far as anybody knows.
+const loginWorks = `(n.state IN ('active', 'paused') AND EXISTS (SELECT FROM credentials c
+	WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.refused_at IS NULL))`
 
 // AddConnection connects an account: roles for the default ERP roles, sealed credentials and the first full run with it.
 // Connecting an account again finds its old connection.
@@ -156,17 +175,37 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 	var added Added
 	err = s.in(ctx, asOps, n.Tenant, func(tx *sqlx.Tx) error {
 		added = Added{}
-		err := tx.GetContext(ctx, &added.Connection, `SELECT id FROM connections WHERE tenant_id = $1 AND erp = $2 AND account = $3 FOR UPDATE`,
-			n.Tenant, n.ERP, n.Account)
+		var was struct {
+			ID       int64  `db:"id"`
+			Name     string `db:"name"`
+			Schedule string `db:"schedule"`
+			Settings []byte `db:"settings"`
+			AutoSync bool   `db:"auto_sync"`
+			State    string `db:"state"`
+			Works    bool   `db:"works"`
+		}
+		err := tx.GetContext(ctx, &was, `SELECT id, name, schedule, settings, auto_sync, state, `+loginWorks+` AS works
+			FROM connections n WHERE tenant_id = $1 AND erp = $2 AND account = $3 FOR UPDATE`, n.Tenant, n.ERP, n.Account)
+		added.Connection = was.ID
 		switch {
+		case err == nil && n.Unproven && was.Works:
+			return fmt.Errorf("connection %d: %w", was.ID, ErrLoginKept)
 		case err == nil:
 			added.Known = true
-			_, err = tx.ExecContext(ctx, `
-				WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2), told AS (
-					INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-					SELECT $1, $2, 'connection', $2, 'state', was.state, $6, $7, $8 FROM was)
-				UPDATE connections SET name = $3, schedule = $4, settings = $5, state = $6, state_reason = '' WHERE tenant_id = $1 AND id = $2`,
-				n.Tenant, added.Connection, n.Name, parsed.String(), string(stored), state, by.User, by.Reason)
+			var stated settings.Map
+			if err := json.Unmarshal(was.Settings, &stated); err != nil {
+				return fmt.Errorf("settings: %w", err)
+			}
+			changes := changed(change{"state", was.State, state}, change{"name", was.Name, n.Name}, change{"schedule", was.Schedule, parsed.String()},
+				change{"auto_sync", strconv.FormatBool(was.AutoSync), "true"})
+			for _, name := range settings.Names() {
+				changes = append(changes, changed(change{name, stated[name], n.Settings[name]})...)
+			}
+			if err := tell(ctx, tx, n.Tenant, &was.ID, "connection", was.ID, changes, by); err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, settings = $5, state = $6, state_reason = '', auto_sync = true
+				WHERE tenant_id = $1 AND id = $2`, n.Tenant, was.ID, n.Name, parsed.String(), string(stored), state)
 		case errors.Is(err, sql.ErrNoRows):
 			err = tx.GetContext(ctx, &added.Connection, `
 				INSERT INTO connections (tenant_id, erp, account, name, schedule, settings, state, stale_at)
@@ -273,13 +312,23 @@ func (s *Store) SetState(ctx context.Context, c Connection, state string, by By)
 	return nil
 }
 
+var errRemoved = errors.New("it was removed meanwhile, and nothing was changed: add it again with `syncctl connection add`")
+
 func setState(ctx context.Context, tx *sqlx.Tx, c Connection, state string, by By) error {
-	_, err := tx.ExecContext(ctx, `
-		WITH was AS (SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE), told AS (
-			INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-			SELECT $1, $2, 'connection', $2, 'state', was.state, $3, $4, $5 FROM was WHERE was.state <> $3)
-		UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $5 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
-		c.Tenant, c.ID, state, by.User, by.Reason)
+	var was string
+	err := tx.GetContext(ctx, &was, `SELECT state FROM connections WHERE tenant_id = $1 AND id = $2 FOR UPDATE`, c.Tenant, c.ID)
+	if err != nil {
+		return err
+	}
+	if was == "removed" && state != was {
+		return errRemoved
+	}
+	if err := tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, changed(change{"state", was, state}), by); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		UPDATE connections SET state = $3, state_reason = CASE WHEN $3 IN ('paused', 'removed') THEN $4 ELSE '' END WHERE tenant_id = $1 AND id = $2`,
+		c.Tenant, c.ID, state, by.Reason)
 	if err != nil {
 		return err
 	}
@@ -369,6 +418,11 @@ func (s *Store) Set(ctx context.Context, c Connection, to Settable, by By) error
 // change is one fact a person changed.
 type change struct{ field, was, became string }
 
+// changed are those that are changes.
+func changed(all ...change) []change {
+	return slices.DeleteFunc(all, func(c change) bool { return c.was == c.became })
+}
+
 // tell writes what a person changed to the history.
 func tell(ctx context.Context, tx *sqlx.Tx, tenant int64, connection *int64, entity string, id int64, changes []change, by By) error {
 	for _, c := range changes {
@@ -383,21 +437,39 @@ func tell(ctx context.Context, tx *sqlx.Tx, tenant int64, connection *int64, ent
 	return nil
 }
 
-// SetCredentials replaces what a connection logs in with.
-func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credentials.Stored, by By) error {
-	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+// SetCredentials replaces what a connection logs in with, and says in which state it is then: one that needed attention is active again by a
+// login that the ERP took, if it was proven.
+func (s *Store) SetCredentials(ctx context.Context, c Connection, sealed credentials.Stored, proven bool, by By) (state string, err error) {
+	err = s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+		var now struct {
+			State string `db:"state"`
+			Works bool   `db:"works"`
+		}
+		err := tx.GetContext(ctx, &now, `SELECT state, `+loginWorks+` AS works FROM connections n WHERE tenant_id = $1 AND id = $2 FOR UPDATE`, c.Tenant, c.ID)
+		switch {
+		case err != nil:
+			return err
+		case now.State == "removed":
+			return errRemoved
+		case !proven && now.Works:
+			return ErrLoginKept
+		}
 		if err := putCredentials(ctx, tx, c.Tenant, c.ID, sealed); err != nil {
 			return err
 		}
-		if err := setDue(ctx, tx, c.Tenant, c.ID); err != nil { // a refused login was never due
+		if err := tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, []change{{"credentials", "", "replaced"}}, by); err != nil {
 			return err
 		}
-		return tell(ctx, tx, c.Tenant, &c.ID, "connection", c.ID, []change{{"credentials", "", "replaced"}}, by)
+		if state = now.State; proven && state == "needs_attention" {
+			state = "active"
+			return setState(ctx, tx, c, state, by)
+		}
+		return setDue(ctx, tx, c.Tenant, c.ID) // a refused login was never due
 	})
 	if err != nil {
-		return fmt.Errorf("connection %d: store credentials: %w", c.ID, err)
+		return "", fmt.Errorf("connection %d: store credentials: %w", c.ID, err)
 	}
-	return nil
+	return state, nil
 }
 
 func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, sealed credentials.Stored) error {

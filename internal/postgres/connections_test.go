@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,5 +70,53 @@ func TestFullRunsKeepTheirHour(t *testing.T) {
 		if got := postgres.FullNow(began, c.every, now, &following); got != c.want {
 			t.Errorf("%s: full is %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// TestTimeZonesArePostgresToo: by a zone that only Go knows, the views would fail for every tenant that is read with this one.
+func TestTimeZonesArePostgresToo(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for zone, known := range map[string]bool{"": false, "Local": false, "Moon/Base": false, "UTC": true, "America/New_York": true} {
+		_, err := store.AddTenant(t.Context(), "tenant of "+zone, zone)
+		if (err == nil) != known || err != nil && !strings.Contains(err.Error(), "use a name such as America/New_York") {
+			t.Errorf("zone %q: %v", zone, err)
+		}
+	}
+}
+
+// TestRemovedStaysRemoved: who resumes a connection, or gives it a login, while somebody else removes it, is told so; its mail does not begin again.
+func TestRemovedStaysRemoved(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	c, err := store.FindConnection(t.Context(), "Kelp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := postgres.By{User: "ops"}
+	if err := store.SetState(t.Context(), c, "removed", ops); err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.SetCredentials(t.Context(), c, credentials.Stored{KeyID: "k", Box: []byte("box")}, true, ops)
+	for what, err := range map[string]error{
+		"active": store.SetState(t.Context(), c, "active", ops), "paused": store.SetState(t.Context(), c, "paused", ops), "credentials": err,
+	} {
+		if err == nil || !strings.Contains(err.Error(), "it was removed meanwhile") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got := pgtest.Value(t, dsn, `SELECT state || ' ' || (SELECT count(*) FROM contactsync.credentials) FROM contactsync.connections`); got != "removed 0" {
+		t.Errorf("it is %s", got)
 	}
 }

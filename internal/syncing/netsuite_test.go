@@ -146,7 +146,8 @@ func TestRefusedLoginIsNotRepeated(t *testing.T) {
 			n.sim.ClearFaults("")
 			sealed, err := n.seal(n.connection)
 			n.must(err)
-			n.must(n.store.SetCredentials(n.ctx, c, sealed, ops))
+			_, err = n.store.SetCredentials(n.ctx, c, sealed, true, ops)
+			n.must(err)
 			n.mustSync(postgres.Incremental)
 			if got := n.value(`SELECT state || ' ' || (next_due_at > now()) FROM contactsync.connections`); got != "active true" {
 				t.Errorf("with new credentials the connection is %s", got)

@@ -449,7 +449,8 @@ func (w *world) mend(s *side) {
 		w.secrets.login(login)
 		sealed, err := w.ring.Pack(login, place(s.tenant.id, s.connection.ID))
 		w.check(err)
-		w.check(w.ops.SetCredentials(w.ctx, s.connection, sealed, operator))
+		_, err = w.ops.SetCredentials(w.ctx, s.connection, sealed, true, operator)
+		w.check(err)
 		w.tally.did("operator: login given anew")
 	}
 	if state == "needs_attention" || state == "paused" {
