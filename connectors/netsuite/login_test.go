@@ -107,6 +107,9 @@ func TestRefusedLoginsSayWhy(t *testing.T) {
 			kind: connector.Denied, noTrial: true, says: "token_url", logins: 1},
 		"Maintenance": {before: func(f *far) { f.account.Fail(erpsim.Rule{Op: sim.Token}, sim.Fault{Kind: sim.HTML503}) },
 			kind: connector.Transient, says: "503"},
+		"Firewall": {before: func(f *far) {
+			f.account.Fail(erpsim.Rule{Op: sim.Token}, sim.Fault{Kind: sim.Custom, Status: 403, ContentType: "text/html", Body: "<html>Access denied"})
+		}, kind: connector.Denied, says: "403"},
 		"NotJSON": {before: func(f *far) { f.account.Fail(erpsim.Rule{Op: sim.Token}, sim.Fault{Kind: sim.NotJSON}) },
 			kind: connector.Transient, says: "no usable token"},
 		"Redirect": {before: func(f *far) { f.account.Fail(erpsim.Rule{Op: sim.Token}, sim.Fault{Kind: sim.Redirect}) },

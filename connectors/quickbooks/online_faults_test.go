@@ -249,3 +249,41 @@ func TestUnreadableRecordIsPassedOver(t *testing.T) {
 		t.Errorf("%d customers of 2500, listed %v", len(seen), end.Listed)
 	}
 }
+
+// TestServiceThatRefusesEveryQueryIsAskedNoMore: that a query cannot be processed may be true of a company, wherever the query starts. Each
+// run ends then after a bounded number of metered calls, once it has gone on from there of a few; and when it is over, what was not read is read.
+func TestServiceThatRefusesEveryQueryIsAskedNoMore(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	f.company.BulkLoad(2500, 4)
+	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Skip: 1, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.BadData})
+	var resume connector.Cursor
+	read := 0
+	pull := func(most int) (*connector.End, error) {
+		calls := 0
+		for page, err := range f.source().Pull(t.Context(), connector.Pull{Resume: resume}) {
+			if err != nil || page.End != nil {
+				return page.End, err
+			}
+			if calls++; calls > most {
+				t.Fatalf("more than %d pages", most)
+			}
+			resume = page.Next
+			read += len(page.Customers)
+		}
+		return nil, nil
+	}
+	for _, most := range []int{130, 20} {
+		if _, err := pull(most); connector.KindOf(err) != connector.Transient || !strings.Contains(err.Error(), "none of 100 records in a row") {
+			t.Fatalf("a service that refuses every query: %v", err)
+		}
+	}
+	f.sim.ClearFaults("")
+	end, err := pull(30)
+	if err != nil || end == nil || len(end.Listed) != 0 {
+		t.Fatalf("once it is over: %+v, %v", end, err)
+	}
+	if missed := 2500 - read; missed < 90 || missed > 100 { // the first of them was on the page before
+		t.Errorf("%d customers of 2500 were passed over", missed)
+	}
+}

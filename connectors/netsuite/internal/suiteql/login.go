@@ -284,7 +284,7 @@ func tokenError(a connector.Account, c connector.Credentials, r erphttp.Reply, r
 		e.Kind = connector.Transient
 		return e
 	}
-	e.NoTrial = true
+	e.NoTrial = refusal != "" // else it may not be NetSuite's word about the login, such as the page of a firewall
 	switch refusal {
 	case invalidClient:
 		e.Hint = "client_id is not that of an enabled integration record of this account: compare it in Setup > " +

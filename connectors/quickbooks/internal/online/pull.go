@@ -19,6 +19,8 @@ const (
 	overlap = 5 * time.Minute
 	// maxRestarts is how often one second may be begun again without a row that is new.
 	maxRestarts = 20
+	// maxPassed is how many rows in a row may be ones that cannot be had, before it is the company or the service of which that is true.
+	maxPassed = 100
 )
 
 const (
@@ -40,6 +42,7 @@ type cursor struct {
 	Last     string     `json:"last,omitempty"`     // the id that stood at Start; empty: unknown
 	Restarts int        `json:"restarts,omitempty"` // of the bound's second, since a row that was new
 	Size     int        `json:"size,omitempty"`     // MAXRESULTS while a row is searched that cannot be had; 0: the usual
+	Passed   int        `json:"passed,omitempty"`   // rows that could not be had, since one that could
 	Count    int64      `json:"count,omitempty"`    // ids read so far
 	Lost     bool       `json:"lost,omitempty"`     // a row came without an id, or not at all
 	Read     bool       `json:"read,omitempty"`     // all rows are read, and not yet counted
@@ -60,7 +63,7 @@ func expired(message string) error {
 func parseCursor(text connector.Cursor) (cursor, error) {
 	var c cursor
 	err := json.Unmarshal([]byte(text), &c)
-	sound := c.Start >= 0 && c.Start <= 1<<30 && c.Size >= 0 && c.Size <= pageSize && c.Restarts >= 0 && c.Count >= 0
+	sound := c.Start >= 0 && c.Start <= 1<<30 && c.Size >= 0 && c.Size <= pageSize && c.Restarts >= 0 && c.Passed >= 0 && c.Count >= 0
 	if err != nil || c.Version != cursorVersion || !sound {
 		return cursor{}, expired("it is of another version")
 	}
@@ -125,11 +128,12 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 	size := cmp.Or(c.Size, s.pageSize)
 	a, err := s.query(ctx, queryStep, c.statement(size))
 	if errors.Is(err, errUnreadableRow) {
-		return c.narrow(size), nil
+		return c.narrow(size, err)
 	}
 	if err != nil {
 		return page, err
 	}
+	c.Passed = 0
 	if c.Began == nil {
 		if a.time.IsZero() {
 			return page, &connector.Error{Kind: connector.Transient, Step: queryStep, Message: "the answer has no time"}
@@ -154,17 +158,29 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 }
 
 // narrow goes for a page of half the size after the service could not render one, until the row that it cannot render
-// is alone. Then that row is passed over: without its id nothing can be said to be gone.
+// is alone. Then that row is passed over: without its id nothing can be said to be gone. After a second one the next is
+// tried by itself at once. A service that refuses every query would be asked for ever, behind the last row too, and at the
+// cost of all companies: calls are metered for the app.
 // https://github.com/intuit/QuickBooks-V3-DotNET-SDK/issues/111
-func (c *cursor) narrow(size int) connector.Page {
+func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 	if size > 1 {
 		c.Size = size / 2
-		return connector.Page{}
+		return connector.Page{}, nil
 	}
-	c.Start, c.Last, c.Size, c.Lost = max(c.Start, 1)+1, "", 0, true
+	if c.Passed >= maxPassed {
+		return connector.Page{}, &connector.Error{
+			Kind: connector.Transient, Step: queryStep, Err: refusal, Message: fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed),
+			Hint: "Its data, such as e-mail addresses, may be at fault, or QuickBooks itself: if it lasts, tell Intuit's support the trace.",
+		}
+	}
+	c.Size = 0
+	if c.Passed++; c.Passed > 1 {
+		c.Size = 1
+	}
+	c.Start, c.Last, c.Lost = max(c.Start, 1)+1, "", true
 	return connector.Page{Bad: []connector.Bad{{
 		Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: unreadableReason,
-	}}}
+	}}}, nil
 }
 
 // shifted tells that rows of the bound's second have gone since its last page: then the row at Start is no longer the
