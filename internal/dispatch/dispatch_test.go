@@ -333,6 +333,40 @@ func TestRefusedAfterAPauseIsTheirOwn(t *testing.T) {
 		`SELECT cause FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
 }
 
+// TestEndedPausesStayEnded: what was throttled before the trial that succeeded says nothing of what comes after it. It would pause the ERP again
+// at once, and each trial would end that pause, until the last failure is an hour old.
+func TestEndedPausesStayEnded(t *testing.T) {
+	f := newFleet(t, 20)
+	f.finish(1, 20, "failed", "throttled")
+	f.tick(f.scheduler())
+	f.want("pauses", "1", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+	f.finish(1, 1, "succeeded", "")
+	for range 2 {
+		f.tick(f.scheduler())
+		f.want("pauses after a trial that succeeded", "0", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+	}
+	f.finish(2, 20, "failed", "throttled")
+	f.tick(f.scheduler())
+	f.want("pauses after they were throttled again", "1", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+}
+
+// TestPausesOfNobodyEnd: once all whom a trial could try are removed, paused or off the schedule, no run could end the pause. Where those that are
+// left need attention, one of them is tried.
+func TestPausesOfNobodyEnd(t *testing.T) {
+	f := newFleet(t, 3)
+	f.finish(1, 3, "failed", "misconfigured")
+	f.tick(f.scheduler())
+	f.do(`UPDATE contactsync.connections SET state = 'removed' WHERE id = 1; UPDATE contactsync.connections SET state = 'needs_attention' WHERE id > 1;
+		UPDATE contactsync.runs SET status = 'cancelled' WHERE status = 'queued'; UPDATE contactsync.erp_pauses SET next_trial_at = now()`)
+	f.tick(f.scheduler())
+	f.want("trials of those that need attention", "1", `SELECT count(*) FROM contactsync.runs WHERE status = 'queued' AND reason LIKE 'trial: %'`)
+	f.do(`UPDATE contactsync.connections SET state = 'paused' WHERE id = 2; UPDATE contactsync.connections SET auto_sync = false WHERE id = 3`)
+	for range 2 {
+		f.tick(f.scheduler())
+		f.want("pauses that nobody can end", "0", `SELECT count(*) FROM contactsync.erp_pauses WHERE ended_at IS NULL`)
+	}
+}
+
 // TestFewAccountsAreTheirOwn: with four connections, all refused, each needs attention by itself.
 func TestFewAccountsAreTheirOwn(t *testing.T) {
 	f := newFleet(t, 4)

@@ -36,6 +36,7 @@ type Pause struct {
 // accepted: a connection that has not worked since the pause began, and is denied after its end, is denied for its own sake,
 // and does not count for another pause. A pause for being misconfigured also ends when the connections tried last, by runs that
 // started after it, were all denied: who is told that a login is refused was let in, and else a lost login would never be said.
+// And it ends when nobody is left whom a trial could try. What failed before a pause ended says nothing of what comes after.
 func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened, ended []Pause, err error) {
 	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		opened, ended = nil, nil
@@ -44,6 +45,7 @@ func (s *Store) WatchERPs(ctx context.Context, trialEvery time.Duration) (opened
 			WHERE p.ended_at IS NULL AND (
 				EXISTS (SELECT FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
 					WHERE n.erp = p.erp AND r.finished_at > p.since AND r.started_at > p.since AND r.status = 'succeeded')
+				OR NOT EXISTS (SELECT FROM connections n WHERE n.erp = p.erp AND `+tried+`)
 				OR p.cause LIKE 'misconfigured: %' AND greatest(1, least($1, (
 						SELECT count(*) FROM connections n CROSS JOIN LATERAL `+lastRun+`
 						WHERE n.erp = p.erp AND `+tried+` AND r.finished_at > p.since - interval '1 day'))) = (
@@ -73,7 +75,7 @@ const loginRefused = `EXISTS (SELECT FROM credentials c WHERE c.tenant_id = n.te
 
 // tried: connection n counts for whether its ERP refuses the installation. lastRun r is its last one that ended by itself.
 const (
-	tried   = `n.state IN ('active', 'needs_attention') AND NOT ` + loginRefused
+	tried   = `n.state IN ('active', 'needs_attention') AND n.auto_sync AND NOT ` + loginRefused
 	lastRun = `(SELECT status, error_kind, error, started_at, finished_at FROM runs r
 		WHERE r.connection_id = n.id AND NOT r.preview AND r.status IN ('succeeded', 'failed') ORDER BY r.id DESC LIMIT 1) r`
 )
@@ -83,7 +85,8 @@ func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 		WITH tried AS (
 			SELECT n.erp, r.*, row_number() OVER (PARTITION BY n.erp ORDER BY r.finished_at DESC) AS place,
 				coalesce(n.last_success_at, '-infinity') < coalesce((SELECT max(p.since) FROM erp_pauses p WHERE p.erp = n.erp), '-infinity')
-					AS out_since_a_pause
+					AS out_since_a_pause,
+				r.finished_at > coalesce((SELECT max(p.ended_at) FROM erp_pauses p WHERE p.erp = n.erp), '-infinity') AS since_pauses
 			FROM connections n CROSS JOIN LATERAL `+lastRun+`
 			WHERE `+tried+` AND r.finished_at > now() - interval '1 day'
 		), misconfigured AS (
@@ -92,7 +95,7 @@ func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 		), refused AS (
 			SELECT erp, format('%s of %s accounts tried in the last hour were refused or throttled', count(*) FILTER (WHERE refused), count(*)) AS cause
 			FROM (SELECT erp, status = 'failed' AND error_kind IN ('denied', 'throttled') AS refused FROM tried
-				WHERE finished_at > now() - interval '1 hour' AND NOT (out_since_a_pause AND coalesce(error_kind, '') = 'denied')) AS lately
+				WHERE finished_at > now() - interval '1 hour' AND since_pauses AND NOT (out_since_a_pause AND coalesce(error_kind, '') = 'denied')) AS lately
 			GROUP BY erp HAVING count(*) FILTER (WHERE refused) >= $2 AND count(*) FILTER (WHERE refused) * 2 > count(*)
 		)
 		INSERT INTO erp_pauses (erp, cause, next_trial_at)
@@ -128,9 +131,9 @@ func queueTrials(ctx context.Context, tx *sqlx.Tx, every time.Duration) error {
 		// The one tried longest ago: its token has ended too, and a company that is refused for its own sake is not asked twice.
 		err := tx.GetContext(ctx, &trial, `
 			SELECT n.tenant_id, n.id FROM connections n
-			WHERE n.erp = $1 AND n.state = 'active' AND n.auto_sync
+			WHERE n.erp = $1 AND `+tried+`
 				AND NOT EXISTS (SELECT FROM runs r WHERE r.connection_id = n.id AND r.status IN ('queued', 'running', 'waiting'))
-			ORDER BY n.last_attempt_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE OF n SKIP LOCKED`, p.ERP)
+			ORDER BY n.state = 'active' DESC, n.last_attempt_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE OF n SKIP LOCKED`, p.ERP)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
