@@ -73,9 +73,10 @@ type Scheduler struct {
 	Keep       postgres.Keep
 	Metrics    *metrics.Metrics
 
-	ticks int
-	save  postgres.Savings
-	told  map[string]int // which thresholds of a budget were told
+	ticks    int
+	lookedAt int64 // the last run whose delivery was looked for; 0: begin anew
+	save     postgres.Savings
+	told     map[string]int // which thresholds of a budget were told
 }
 
 // Run ticks until ctx ends. An error of a tick is logged: the next one tries again, and nothing is lost meanwhile.
@@ -153,9 +154,10 @@ func (s *Scheduler) Once(ctx context.Context) error {
 	}
 }
 
-// recover finds deliveries that nobody works although they were made a lease ago, and that do not wait in the queue.
+// recover finds deliveries that nobody works although they were made a lease ago, and that do not wait in the queue. Behind a backlog, which
+// waits there rightly, it looks at the next ones with each tick, and begins again after the last.
 func (s *Scheduler) recover(ctx context.Context) error {
-	old, err := s.Store.HandedOutLongAgo(ctx, s.Lease, batch)
+	old, err := s.Store.HandedOutLongAgo(ctx, s.Lease, s.lookedAt, batch)
 	if err != nil {
 		return err
 	}
@@ -169,6 +171,10 @@ func (s *Scheduler) recover(ctx context.Context) error {
 			s.Log.WarnContext(ctx, "delivery lost: handing the run out again", "run_id", h.Run, "delivery", h.Delivery)
 			lost = append(lost, h)
 		}
+	}
+	s.lookedAt = 0
+	if len(old) == batch {
+		s.lookedAt = old[batch-1].Run
 	}
 	if len(lost) == 0 {
 		return nil

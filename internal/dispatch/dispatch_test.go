@@ -451,6 +451,35 @@ func TestLostTasksAreHandedOutAgain(t *testing.T) {
 	}
 }
 
+// TestFailingFullRunsLeaveRoomForOthers: where full runs fail again and again, every fourth due run reads what has changed: else somebody whom
+// the ERP states inactive would get mail for as long as the listing fails.
+func TestFailingFullRunsLeaveRoomForOthers(t *testing.T) {
+	f := newFleet(t, 1)
+	f.do(`UPDATE contactsync.connections SET last_full_at = now() - interval '2 days', cursor = '{"v":1}'`)
+	s := f.scheduler()
+	for n, want := range []string{"full", "full", "full", "incremental", "full"} {
+		f.do(`UPDATE contactsync.connections SET next_due_at = now()`)
+		f.tick(s)
+		f.want(fmt.Sprintf("mode of run %d", n+1), want, `SELECT mode FROM contactsync.runs ORDER BY id DESC LIMIT 1`)
+		f.do(`UPDATE contactsync.runs SET status = CASE mode WHEN 'full' THEN 'failed' ELSE 'succeeded' END, finished_at = now(), started_at = now()
+			WHERE status = 'queued'`)
+	}
+}
+
+// TestLostTasksBehindABacklog: however many deliveries wait in the queue rightly, as first loads of hundreds of companies do, one that is lost
+// is found within a few ticks.
+func TestLostTasksBehindABacklog(t *testing.T) {
+	f := newFleet(t, 510)
+	f.do(`UPDATE contactsync.connections SET next_due_at = now()`)
+	s := f.scheduler()
+	f.tick(s)
+	f.do(`UPDATE contactsync.runs SET handed_out_at = now() - interval '1 hour'`)
+	f.do(`UPDATE contactsync.runs SET handed_out_at = now() - interval '1 minute', delivery = 7 WHERE id = (SELECT max(id) FROM contactsync.runs)`)
+	f.tick(s)
+	f.tick(s)
+	f.want("handed out anew", "8 of 1", `SELECT max(delivery) || ' of ' || count(*) FILTER (WHERE delivery > 1) FROM contactsync.runs`)
+}
+
 // deaf is a queue that stops confirming.
 type deaf struct {
 	*queue.Redis

@@ -91,7 +91,7 @@ func openPauses(ctx context.Context, tx *sqlx.Tx) (opened []Pause, err error) {
 			WHERE `+tried+` AND r.finished_at > now() - interval '1 day'
 		), misconfigured AS (
 			SELECT erp, 'misconfigured: ' || regexp_replace(min(error), ' \(trace [^)]*\)', '') AS cause FROM tried WHERE place <= $1
-			GROUP BY erp HAVING bool_and(coalesce(error_kind, '') = 'misconfigured')
+			GROUP BY erp HAVING bool_and(coalesce(error_kind, '') = 'misconfigured' AND since_pauses)
 		), refused AS (
 			SELECT erp, format('%s of %s accounts tried in the last hour were refused or throttled', count(*) FILTER (WHERE refused), count(*)) AS cause
 			FROM (SELECT erp, status = 'failed' AND error_kind IN ('denied', 'throttled') AS refused FROM tried

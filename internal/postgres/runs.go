@@ -125,12 +125,16 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 			Now        time.Time    `db:"now"`
 			ERP        string       `db:"erp"`
 			Due        time.Time    `db:"next_due_at"`
+			Stuck      bool         `db:"stuck"`
 		}
 		err := tx.SelectContext(ctx, &due, `
-			SELECT tenant_id, id, erp, schedule, settings, state, last_full_at, next_due_at, now() AS now FROM connections n
+			SELECT tenant_id, id, erp, schedule, settings, state, last_full_at, next_due_at, now() AS now, cursor <> '' AND $3 = (
+				SELECT count(*) FILTER (WHERE mode = 'full' AND status = 'failed') FROM (SELECT mode, status FROM runs r
+					WHERE r.connection_id = n.id AND NOT r.preview AND r.purpose = 'sync' ORDER BY r.id DESC LIMIT $3) AS last) AS stuck
+			FROM connections n
 			WHERE auto_sync AND state IN ('active', 'needs_attention') AND next_due_at <= now() AND NOT erp = ANY ($2)
 				AND NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)
-			ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE OF n SKIP LOCKED`, limit, append([]string{}, save.Stop...))
+			ORDER BY next_due_at LIMIT $1 FOR NO KEY UPDATE OF n SKIP LOCKED`, limit, append([]string{}, save.Stop...), fullInARow)
 		if err != nil {
 			return err
 		}
@@ -147,7 +151,7 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 				following = nextDue(d.Schedule, *following, d.ID, d.State)
 			}
 			mode := Incremental
-			if !d.LastFullAt.Valid || fullNow(d.LastFullAt.Time, set.FullEvery, d.Now, following) {
+			if !d.LastFullAt.Valid || !d.Stuck && fullNow(d.LastFullAt.Time, set.FullEvery, d.Now, following) {
 				mode = Full
 			}
 			tenants, ids, modes = append(tenants, d.Tenant), append(ids, d.ID), append(modes, string(mode))
@@ -184,11 +188,15 @@ func (s *Store) QueueDue(ctx context.Context, limit int, save Savings) (int, err
 	return queued, nil
 }
 
+// fullInARow is how many full runs may fail before one that only reads what has changed is due between them: what makes listing everything fail
+// need not keep those who left in the mail.
+const fullInARow = 3
+
 // fullNow says whether a full run is due, or nearly is, and would be later at the due time that follows than it is early at this one. A run
 // begins a little after it was due: counted from there, the same hour of the next day is always too early by that.
 func fullNow(last time.Time, every time.Duration, now time.Time, following *time.Time) bool {
 	early := every - now.Sub(last)
-	return early <= 0 || early <= every/24 && (following == nil || early < following.Sub(last)-every)
+	return early <= 0 || early <= every/16 && (following == nil || early < following.Sub(last)-every)
 }
 
 // catchUp spreads what is late, after the schedulers were away or an ERP was paused, over as much time as it is late, ten
@@ -279,14 +287,14 @@ func (s *Store) HandOutNew(ctx context.Context, limit int) ([]HandOut, error) {
 }
 
 // HandedOutLongAgo lists the deliveries made more than age ago that nobody has claimed or whose worker's lease ran out: the
-// queue may have lost them.
-func (s *Store) HandedOutLongAgo(ctx context.Context, age time.Duration, limit int) ([]HandOut, error) {
+// queue may have lost them. They are of the runs after the one given, in their order.
+func (s *Store) HandedOutLongAgo(ctx context.Context, age time.Duration, after int64, limit int) ([]HandOut, error) {
 	var out []HandOut
 	err := s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
 		return tx.SelectContext(ctx, &out, `
 			SELECT r.id, r.delivery, r.trigger FROM runs r JOIN connections n ON n.tenant_id = r.tenant_id AND n.id = r.connection_id
-			WHERE r.handed_out_at < now() - $1 * interval '1 microsecond' AND `+ready+`
-			ORDER BY r.handed_out_at LIMIT $2`, age.Microseconds(), limit)
+			WHERE r.handed_out_at < now() - $1 * interval '1 microsecond' AND r.id > $2 AND `+ready+`
+			ORDER BY r.id LIMIT $3`, age.Microseconds(), after, limit)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("find lost deliveries: %w", err)
@@ -320,20 +328,20 @@ func (s *Store) HandOutAgain(ctx context.Context, lost []HandOut) error {
 // Claimed is a run that this worker works now.
 type Claimed struct {
 	Step
-	ERP            string
-	Account        string
-	Settings       settings.Settings
-	Mode           Mode
-	Trigger        Trigger
-	Purpose        Purpose
-	Preview        bool
-	Hold           int64  // of an Approval
-	CustomerID     string // of a Customer's refresh: the ERP's id
-	Since, Resume  connector.Cursor
-	Pulled         bool // only the finish is left
-	Attempts       int  // claims since the last saved page, this one included
-	BeganAgain     int
-	ThrottledSince time.Time // zero: not throttled since the last saved page
+	ERP           string
+	Account       string
+	Settings      settings.Settings
+	Mode          Mode
+	Trigger       Trigger
+	Purpose       Purpose
+	Preview       bool
+	Hold          int64  // of an Approval
+	CustomerID    string // of a Customer's refresh: the ERP's id
+	Since, Resume connector.Cursor
+	Pulled        bool // only the finish is left
+	Attempts      int  // claims since the last saved page, this one included
+	BeganAgain    int
+	ThrottledFor  time.Duration // when it was claimed, by the database's clock; 0: not throttled since the last saved page
 	// ERPPaused: the ERP refuses this installation, and this run is a trial or was asked for by a person: a refusal says
 	// nothing about the connection.
 	ERPPaused bool
@@ -388,38 +396,38 @@ func (s *Store) Claim(ctx context.Context, run int64, delivery int, lease time.D
 
 func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time.Duration) (*Claimed, error) {
 	var r struct {
-		Tenant         int64        `db:"tenant_id"`
-		Connection     int64        `db:"connection_id"`
-		Fencing        int64        `db:"fencing"`
-		Mode           Mode         `db:"mode"`
-		Trigger        Trigger      `db:"trigger"`
-		Purpose        Purpose      `db:"purpose"`
-		Preview        bool         `db:"preview"`
-		Hold           int64        `db:"hold_id"`
-		CustomerID     string       `db:"customer_erp_id"`
-		Since          string       `db:"since_cursor"`
-		Checkpoint     string       `db:"checkpoint"`
-		Pulled         bool         `db:"pulled"`
-		Attempts       int          `db:"attempts"`
-		BeganAgain     int          `db:"began_again"`
-		ThrottledSince sql.NullTime `db:"throttled_since"`
-		AfterFailure   sql.NullBool `db:"after_failure"`
-		Old            bool         `db:"old"`
-		ERP            string       `db:"erp"`
-		Account        string       `db:"account"`
-		Settings       []byte       `db:"settings"`
-		Cursor         string       `db:"cursor"`
-		Schedule       string       `db:"schedule"`
-		AutoSync       bool         `db:"auto_sync"`
-		State          string       `db:"state"`
-		Began          time.Time    `db:"listing_began_at"`
-		KeyID          string       `db:"key_id"`
-		Box            []byte       `db:"box"`
-		Version        int64        `db:"version"`
-		LoginRefused   bool         `db:"login_refused"`
-		ERPPaused      bool         `db:"erp_paused"`
-		Delay          int64        `db:"delay"`
-		Age            int64        `db:"age"`
+		Tenant       int64        `db:"tenant_id"`
+		Connection   int64        `db:"connection_id"`
+		Fencing      int64        `db:"fencing"`
+		Mode         Mode         `db:"mode"`
+		Trigger      Trigger      `db:"trigger"`
+		Purpose      Purpose      `db:"purpose"`
+		Preview      bool         `db:"preview"`
+		Hold         int64        `db:"hold_id"`
+		CustomerID   string       `db:"customer_erp_id"`
+		Since        string       `db:"since_cursor"`
+		Checkpoint   string       `db:"checkpoint"`
+		Pulled       bool         `db:"pulled"`
+		Attempts     int          `db:"attempts"`
+		BeganAgain   int          `db:"began_again"`
+		ThrottledFor int64        `db:"throttled_for"` // µs
+		AfterFailure sql.NullBool `db:"after_failure"`
+		Old          bool         `db:"old"`
+		ERP          string       `db:"erp"`
+		Account      string       `db:"account"`
+		Settings     []byte       `db:"settings"`
+		Cursor       string       `db:"cursor"`
+		Schedule     string       `db:"schedule"`
+		AutoSync     bool         `db:"auto_sync"`
+		State        string       `db:"state"`
+		Began        time.Time    `db:"listing_began_at"`
+		KeyID        string       `db:"key_id"`
+		Box          []byte       `db:"box"`
+		Version      int64        `db:"version"`
+		LoginRefused bool         `db:"login_refused"`
+		ERPPaused    bool         `db:"erp_paused"`
+		Delay        int64        `db:"delay"`
+		Age          int64        `db:"age"`
 	}
 	err := tx.GetContext(ctx, &r, `
 		WITH ready AS (
@@ -439,7 +447,8 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 			AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > clock_timestamp())
 		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview, coalesce(r.hold_id, 0) AS hold_id,
 			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
-			r.throttled_since, coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
+			coalesce(extract(epoch FROM clock_timestamp() - r.throttled_since) * 1e6, 0)::bigint AS throttled_for,
+			coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
 			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
 				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
 			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state, r.listing_began_at,
@@ -468,7 +477,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
 		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
-		ThrottledSince: r.ThrottledSince.Time, ERPPaused: r.ERPPaused, First: r.Fencing == 1, Delay: time.Duration(r.Delay) * time.Microsecond,
+		ThrottledFor: time.Duration(r.ThrottledFor) * time.Microsecond, ERPPaused: r.ERPPaused, First: r.Fencing == 1, Delay: time.Duration(r.Delay) * time.Microsecond,
 		Age: time.Duration(r.Age) * time.Microsecond,
 	}
 	if c.Settings, err = readSettings(r.Settings); err != nil {

@@ -346,6 +346,27 @@ func (w *world) whileItEnds(out postgres.HandOut, do func() error) {
 	working.Wait()
 }
 
+// TestPauseIsHeardWhileAHoldIsCarriedOut: who pauses a connection just then is told that everything of it stops.
+func TestPauseIsHeardWhileAHoldIsCarriedOut(t *testing.T) {
+	w, all, _ := holding(t)
+	c, err := w.store.FindConnection(w.ctx, "Kelp books")
+	if err != nil {
+		t.Fatal(err)
+	}
+	approval, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 || out[0].Run != approval {
+		t.Fatal(out, err)
+	}
+	w.whileItEnds(out[0], func() error { return w.store.SetState(w.ctx, c, "paused", ops) })
+	if r, err := w.store.Run(w.ctx, approval); err != nil || r.Status != "waiting" || r.Gone != 0 || len(w.active(all)) != 40 {
+		t.Errorf("the approval is %s, deactivated %d, %v; want waiting and none", r.Status, r.Gone, err)
+	}
+}
+
 // TestRejectionIsHeardWhileARunEnds guards rule 7: whoever rejects is told that all of it stays, so nothing of it may go with a run or a
 // refresh that weighed it before.
 func TestRejectionIsHeardWhileARunEnds(t *testing.T) {

@@ -560,6 +560,22 @@ func TestOneBadIdNeverFailsARun(t *testing.T) {
 	}
 }
 
+// TestThrottledRunsWaitForAWhile: a run that is refused for being too fast waits, a quarter of an hour in all, by the database's clock; then it
+// fails and frees its place.
+func TestThrottledRunsWaitForAWhile(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(3)
+	w.erp.Refuse(&connector.Error{Kind: connector.Throttled, Step: "list", Message: "429", RetryAfter: time.Hour})
+	run := w.queue(postgres.Full)
+	for _, c := range []struct{ since, want string }{{"NULL", "waiting"}, {"now() - interval '14 minutes'", "waiting"}, {"now() - interval '16 minutes'", "failed"}} {
+		pgtest.Exec(t, w.dsn, `UPDATE contactsync.runs SET not_before = NULL, handed_out_at = NULL, throttled_since = `+c.since)
+		w.work()
+		if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != c.want {
+			t.Errorf("throttled since %s, the run is %s, %v; want %s", c.since, r.Status, err, c.want)
+		}
+	}
+}
+
 // TestEmptyListingOfThoseAtNoPlaceIsHeld guards rule 7 for contacts at no customer, such as vendors': nobody's mail changes with them,
 // and yet a listing that has lost them all, or rights that have changed, say nothing of them.
 func TestEmptyListingOfThoseAtNoPlaceIsHeld(t *testing.T) {

@@ -362,7 +362,7 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 		}
 		s.w.Metrics.PageSaved(s.c.ERP, time.Since(began))
 		s.count(counts)
-		s.c.Attempts, s.c.ThrottledSince, s.c.Resume = 0, time.Time{}, f.said.Page.Next
+		s.c.Attempts, s.c.ThrottledFor, s.c.Resume = 0, 0, f.said.Page.Next
 		s.log.DebugContext(ctx, "page saved", "read", counts.Read(), "created", counts.Created, "updated", counts.Updated)
 		if f.said.Page.End != nil {
 			s.c.Pulled = true
@@ -483,7 +483,7 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 	}
 	log := s.log.With("kind", kind, "error", err)
 	switch {
-	case kind == connector.Throttled && s.patient(err) && (s.c.ThrottledSince.IsZero() || time.Since(s.c.ThrottledSince) < maxThrottled):
+	case kind == connector.Throttled && s.patient(err) && (s.c.ThrottledFor == 0 || s.c.ThrottledFor+time.Since(s.began) < maxThrottled):
 		wait := throttledWait
 		if e, ok := errors.AsType[*connector.Error](err); ok && e.RetryAfter > 0 {
 			wait = e.RetryAfter
