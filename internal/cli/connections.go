@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
@@ -231,7 +232,9 @@ func (c connectionAddCmd) Run(a *app) error {
 	if name == "" {
 		name = c.Account
 	}
-	added, err := store.AddConnection(a.ctx, postgres.NewConnection{
+	storing, end := a.sure(renewed)
+	defer end()
+	added, err := store.AddConnection(storing, postgres.NewConnection{
 		Tenant: tenant, ERP: c.ERP, Account: c.Account, Name: name, Schedule: c.Schedule, Settings: stored, Paused: c.Paused || checkErr != nil,
 		Unproven: checkErr != nil,
 		Seal:     func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
@@ -260,6 +263,14 @@ func (c connectionAddCmd) Run(a *app) error {
 }
 
 const tokenSpent = "the token that was given is renewed and of no more use, so authorise again once this is mended"
+
+// sure is a context to store a login in: a token that was renewed is stored although Ctrl-C came meanwhile.
+func (a *app) sure(renewed bool) (context.Context, context.CancelFunc) {
+	if !renewed {
+		return a.ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(a.ctx), 10*time.Second)
+}
 
 // prove tries a login that is not stored yet. The check may spend the refresh token that it was given: what it leaves behind is to be stored, and
 // must not be lost if the token was renewed.
@@ -646,7 +657,9 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	state, err := store.SetCredentials(a.ctx, found, sealed, checkErr == nil, a.by)
+	storing, end := a.sure(renewed)
+	defer end()
+	state, err := store.SetCredentials(storing, found, sealed, checkErr == nil, a.by)
 	switch {
 	case errors.Is(err, postgres.ErrLoginKept):
 		return fmt.Errorf("nothing was changed, %w; %s: %w", err, tokenSpent, checkErr)

@@ -147,8 +147,8 @@ type Added struct {
 // ErrLoginKept says that a login which the ERP did not take was not stored, since it would have taken the place of one that works.
 var ErrLoginKept = errors.New("it keeps the login it has")
 
-// loginWorks: as far as anybody knows.
-const loginWorks = `(n.state IN ('active', 'paused') AND EXISTS (SELECT FROM credentials c
+// loginWorks: as far as anybody knows. A connection that was added with one that was not taken is paused, and has never worked.
+const loginWorks = `((n.state = 'active' OR n.state = 'paused' AND n.last_success_at IS NOT NULL) AND EXISTS (SELECT FROM credentials c
 	WHERE c.tenant_id = n.tenant_id AND c.connection_id = n.id AND c.refused_at IS NULL))`
 
 // AddConnection connects an account: roles for the default ERP roles, sealed credentials and the first full run with it.
@@ -197,14 +197,14 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 				return fmt.Errorf("settings: %w", err)
 			}
 			changes := changed(change{"state", was.State, state}, change{"name", was.Name, n.Name}, change{"schedule", was.Schedule, parsed.String()},
-				change{"auto_sync", strconv.FormatBool(was.AutoSync), "true"})
+				change{"auto_sync", strconv.FormatBool(was.AutoSync), strconv.FormatBool(was.AutoSync || was.State == "removed")})
 			for _, name := range settings.Names() {
 				changes = append(changes, changed(change{name, stated[name], n.Settings[name]})...)
 			}
 			if err := tell(ctx, tx, n.Tenant, &was.ID, "connection", was.ID, changes, by); err != nil {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, settings = $5, state = $6, state_reason = '', auto_sync = true
+			_, err = tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, settings = $5, state = $6, state_reason = '', auto_sync = auto_sync OR state = 'removed'
 				WHERE tenant_id = $1 AND id = $2`, n.Tenant, was.ID, n.Name, parsed.String(), string(stored), state)
 		case errors.Is(err, sql.ErrNoRows):
 			err = tx.GetContext(ctx, &added.Connection, `
