@@ -115,22 +115,23 @@ func (r *Ring) Pack(c connector.Credentials, about Place) (Stored, error) {
 		return Stored{}, errors.New("pack credentials: a time in them cannot be written") // the cause may repeat values
 	}
 	id, box := r.Seal(plain, about)
-	stored := Stored{KeyID: id, Box: box, NoticeDays: tokenNotice}
+	stored := Stored{KeyID: id, Box: box, NoticeDays: rollingNotice}
 	for _, end := range []*time.Time{c.RefreshEndsAt, c.RefreshExpiresAt, c.CertificateEndsAt} {
 		if end != nil && (stored.EndsAt == nil || end.Before(*stored.EndsAt)) {
 			stored.EndsAt = end
 		}
 	}
-	if c.CertificateEndsAt != nil && stored.EndsAt == c.CertificateEndsAt {
-		stored.NoticeDays = certificateNotice
+	if stored.EndsAt != nil && stored.EndsAt != c.RefreshExpiresAt {
+		stored.NoticeDays = fixedNotice
 	}
 	return stored, nil
 }
 
-// How many days before its end people are told of a login. NetSuite itself writes to administrators two months ahead.
+// How many days before its end people are told of a login: of an end that each renewal moves, and of one that only the customer can move, such as
+// that of a certificate (NetSuite itself writes to administrators two months ahead) or a QuickBooks token's five years.
 const (
-	tokenNotice       = 14
-	certificateNotice = 60
+	rollingNotice = 14
+	fixedNotice   = 60
 )
 
 // Unpack opens what Pack sealed for the same place; errors are those of Open.

@@ -228,6 +228,7 @@ func FuzzUnpack(f *testing.F) {
 func TestEndOfALogin(t *testing.T) {
 	t.Parallel()
 	soon, late := time.Now().Add(time.Hour), time.Now().Add(9000*time.Hour)
+	asLate := late
 	for name, c := range map[string]struct {
 		login  connector.Credentials
 		want   *time.Time
@@ -235,7 +236,8 @@ func TestEndOfALogin(t *testing.T) {
 	}{
 		"Unknown":     {connector.Credentials{}, nil, 14},
 		"Rolling":     {connector.Credentials{RefreshExpiresAt: &soon, RefreshEndsAt: &late}, &soon, 14},
-		"Absolute":    {connector.Credentials{RefreshExpiresAt: &late, RefreshEndsAt: &soon}, &soon, 14},
+		"Absolute":    {connector.Credentials{RefreshExpiresAt: &late, RefreshEndsAt: &soon}, &soon, 60},
+		"Both":        {connector.Credentials{RefreshExpiresAt: &asLate, RefreshEndsAt: &late}, &late, 60},
 		"Certificate": {connector.Credentials{CertificateEndsAt: &soon}, &soon, 60},
 	} {
 		stored, err := ring(t, "a:"+key(1)).Pack(c.login, place)

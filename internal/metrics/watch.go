@@ -122,7 +122,7 @@ var (
 		"How long the oldest open hold has waited; 0: none is open.", "erp")
 	issues       = describe("issues_open", "What is wrong with records now, see syncctl issue list.", "erp")
 	loginsEnding = describe("logins_ending",
-		"Logins of active and paused connections that end soon: those customers must connect again. notice: 60 days for a certificate, 14 for a token.",
+		"Logins of active and paused connections that end soon: those customers must connect again. notice: 60 days for a certificate or a token's five years, 14 for a token that is not renewed.",
 		"erp", "within")
 	loginLeft = describe("login_left_seconds",
 		"How long the login that ends first still works; below 0: it has ended.", "erp")

@@ -48,7 +48,7 @@ type FleetERP struct {
 	Issues     int64         `db:"issues"` // open ones
 
 	// Logins whose end is known, of active and paused connections; the others need a new one anyway. Ended ones count too.
-	LoginsNoticed  int64          `db:"logins_noticed"` // within their own notice: 60 days for a certificate, 14 for a token
+	LoginsNoticed  int64          `db:"logins_noticed"` // within their own notice: 60 days for an end that only the customer can move, else 14
 	LoginsIn14Days int64          `db:"logins_14_days"`
 	LoginsIn3Days  int64          `db:"logins_3_days"`
 	LoginLeft      *time.Duration `db:"login_left"` // of the one that ends first; nil: no end is known
