@@ -168,10 +168,14 @@ func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 		return connector.Page{}, nil
 	}
 	if c.Passed >= maxPassed {
-		return connector.Page{}, &connector.Error{
-			Kind: connector.Transient, Step: queryStep, Err: refusal, Message: fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed),
-			Hint: "Its data, such as e-mail addresses, may be at fault, or QuickBooks itself: if it lasts, tell Intuit's support the trace.",
+		e := &connector.Error{
+			Kind: connector.Transient, Step: queryStep, Message: fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed),
+			Hint: "The company's data, such as e-mail addresses, may be at fault, or QuickBooks itself: if it lasts, tell Intuit's support the trace.",
 		}
+		if cause, ok := errors.AsType[*connector.Error](refusal); ok {
+			e.Trace = cause.Trace
+		}
+		return connector.Page{}, e
 	}
 	c.Size = 0
 	if c.Passed++; c.Passed > 1 {
