@@ -240,7 +240,7 @@ func (c connectionAddCmd) Run(a *app) error {
 		Seal:     func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
 	}, a.by)
 	if errors.Is(err, postgres.ErrLoginKept) {
-		return fmt.Errorf("nothing was changed, %w; %s: %w", err, tokenSpent, checkErr)
+		return loginKept(checkErr)
 	}
 	if err != nil {
 		return err
@@ -262,7 +262,10 @@ func (c connectionAddCmd) Run(a *app) error {
 	return nil
 }
 
-const tokenSpent = "the token that was given is renewed and of no more use, so authorise again once this is mended"
+func loginKept(cause error) error {
+	return fmt.Errorf("nothing was changed: the connection keeps the login it has. The token that was given was renewed by the try and is of no "+
+		"more use: once this is mended, authorise again: %w", cause)
+}
 
 // sure is a context to store a login in: a token that was renewed is stored although Ctrl-C came meanwhile.
 func (a *app) sure(renewed bool) (context.Context, context.CancelFunc) {
@@ -662,7 +665,7 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 	state, err := store.SetCredentials(storing, found, sealed, checkErr == nil, a.by)
 	switch {
 	case errors.Is(err, postgres.ErrLoginKept):
-		return fmt.Errorf("nothing was changed, %w; %s: %w", err, tokenSpent, checkErr)
+		return loginKept(checkErr)
 	case err != nil:
 		return err
 	case checkErr != nil:

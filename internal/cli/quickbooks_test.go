@@ -81,9 +81,9 @@ func TestLoginThatWorksIsKept(t *testing.T) {
 
 	works := stored()
 	out, exit = add(file(other), "--schedule", "@every 3h")
-	want(out, exit, 1, "nothing was changed, ")
+	want(out, exit, 1, "nothing was changed: the connection keeps the login it has")
 	out, exit = run("connection", "credentials", "1", file(other))
-	want(out, exit, 1, "it keeps the login it has")
+	want(out, exit, 1, "nothing was changed: the connection keeps the login it has")
 	if stored() != works {
 		t.Error("the login of another company took the place of one that works")
 	}

@@ -227,7 +227,7 @@ func TestPeopleStopARunThatIsWorked(t *testing.T) {
 	})
 }
 
-// TestPeopleStopARunAtItsEnd guards rule 7: whoever cancels a run or pauses its connection while the last page is on its way keeps the run from
+// TestPeopleStopARunAtItsEnd guards rule 6: whoever cancels a run or pauses its connection while the last page is on its way keeps the run from
 // letting anybody go. Most companies are one page.
 func TestPeopleStopARunAtItsEnd(t *testing.T) {
 	t.Parallel()
