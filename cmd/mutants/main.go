@@ -32,12 +32,15 @@ func main() {
 
 // run tries the mutants whose name holds a text.
 func run(ctx context.Context, out io.Writer, only string) (survived int, err error) {
+	chosen := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool { return !strings.Contains(m.name, only) })
+	if len(chosen) == 0 {
+		return 0, fmt.Errorf("none of the %d mutants has %q in its name", len(mutants), only)
+	}
 	tree, err := copyTree(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(tree)
-	chosen := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool { return !strings.Contains(m.name, only) })
 	if err := healthy(ctx, tree, chosen); err != nil {
 		return 0, err
 	}

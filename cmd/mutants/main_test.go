@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,5 +46,13 @@ func TestMutantsFitTheCode(t *testing.T) {
 				t.Errorf("%s: there is no test %s in %s", m.name, name, m.pkg)
 			}
 		}
+	}
+}
+
+// TestNoMutantIsNoProof: a mistyped ONLY= is an error, and no table of nothing.
+func TestNoMutantIsNoProof(t *testing.T) {
+	t.Parallel()
+	if _, err := run(t.Context(), io.Discard, "leese"); err == nil || !strings.Contains(err.Error(), `"leese"`) {
+		t.Errorf("got %v", err)
 	}
 }
