@@ -566,11 +566,15 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 // is when the data will be stale, $5 when a connection that needed attention is due again.
 const succeeded = `
 		UPDATE connections n SET cursor = e.end_cursor,
-			-- Changed rights stay a change until a run that listed everything met them, and while a hold is open, or its approval is
-			-- under way, which may be taken back: else the next full run would take what they hide for gone.
-			rights = CASE WHEN e.mode <> 'full' OR e.listed = '{}' OR EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id
-					AND (h.state = 'open' OR EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
-						AND a.status IN ('queued', 'running', 'waiting'))))
+			-- Changed rights stay a change until a run that listed everything met them, of which an issue without a record says that it
+			-- did not, and while a hold is open, or its approval is under way, which may be taken back: else the next full run would take
+			-- what they hide for gone. Of the first run's nothing is known that they could hide.
+			rights = CASE WHEN n.rights IS NOT NULL AND (e.mode <> 'full' OR e.listed = '{}'
+					OR EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = n.id AND i.closed_at IS NULL
+						AND i.record_kind IN ('customer', 'contact', 'link') AND i.record_id = '')
+					OR EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id
+						AND (h.state = 'open' OR EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
+							AND a.status IN ('queued', 'running', 'waiting')))))
 				THEN n.rights ELSE e.end_rights END,
 			last_success_at = e.listing_began_at,
 			last_full_at = CASE WHEN e.mode = 'full' THEN e.listing_began_at ELSE n.last_full_at END,

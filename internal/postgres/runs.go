@@ -520,11 +520,15 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 	c.progress.checkpoint, c.progress.pulled = earlier.Checkpoint, earlier.Pulled
 	_, err = tx.ExecContext(ctx, `
 		WITH moved AS (UPDATE run_pages SET run_id = $2 WHERE tenant_id = $1 AND run_id = $3), emptied AS (
-			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3)
+			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3
+		), met AS ( -- rows without an id are not read again, and count as met
+			UPDATE issues SET met_by_run = $2
+			WHERE tenant_id = $1 AND connection_id = $4 AND closed_at IS NULL AND record_id = '' AND met_by_run = $3
+		)
 		UPDATE runs r SET mode = o.mode, since_cursor = o.since_cursor, checkpoint = o.checkpoint, checkpoint_at = o.checkpoint_at,
 			listing_began_at = o.listing_began_at, pages = o.pages, pulled = o.pulled, end_cursor = o.end_cursor, end_rights = o.end_rights,
 			listed = o.listed
-		FROM runs o WHERE r.tenant_id = $1 AND r.id = $2 AND o.tenant_id = $1 AND o.id = $3`, c.Tenant, c.Run, earlier.ID)
+		FROM runs o WHERE r.tenant_id = $1 AND r.id = $2 AND o.tenant_id = $1 AND o.id = $3`, c.Tenant, c.Run, earlier.ID, c.Connection)
 	return err
 }
 

@@ -315,6 +315,40 @@ func TestChangedRightsStayAChangeWhileAnApprovalMayBeTakenBack(t *testing.T) {
 	}
 }
 
+// TestChangedRightsStayAChangeUntilAllWasListed guards rule 7: a full run that met a row without an id did not list all, be it that a run
+// before it, whose pages it took over, met the row: to take the rights for known would have the next one let go, unasked, what they hide.
+func TestChangedRightsStayAChangeUntilAllWasListed(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		t.Run(fmt.Sprint("taken over: ", fails), func(t *testing.T) {
+			w := setup(t, memory.NetSuite)
+			w.erp.SetPageSize(10)
+			w.erp.SetRights("all")
+			at := w.customers(1)[0]
+			var people []string
+			for n := range 40 {
+				people = append(people, w.person(fmt.Sprint("Ada ", n), connector.ERPRole{Key: "-10", Name: "Primary"}, at))
+			}
+			w.mustSync(postgres.Full)
+			w.erp.SetRights("some")
+			hidden, unreadable := connector.Key{Kind: connector.Contacts, ID: people[0]}, connector.Key{Kind: connector.Contacts, ID: people[1]}
+			w.erp.Hide(hidden)
+			w.erp.Spoil(unreadable, memory.NoID)
+			if fails {
+				w.erp.FailPage(5, &connector.Error{Kind: connector.Rejected, Step: "page", Message: "400"})
+				if r := w.sync(postgres.Full); r.Status != "failed" || r.Read == 0 {
+					t.Fatalf("%+v", r)
+				}
+			}
+			w.wantRun(postgres.Full, "contacts were not listed", 0, 0)
+			if got := w.list(postgres.Issues, postgres.Filter{Column: "field", Value: "id"}); len(got) != 1 {
+				t.Errorf("%v: the row without an id is told until it was read", got)
+			}
+			w.erp.Spoil(unreadable, memory.None)
+			w.wantRun(postgres.Full, "one is hidden by other rights", 0, 1)
+		})
+	}
+}
+
 // whileItEnds works a run, and does something when the run has weighed what goes and lets it go next: it stops there, where it notes who has
 // a recipient.
 func (w *world) whileItEnds(out postgres.HandOut, do func() error) {
