@@ -30,8 +30,8 @@ func (s *step) approve(ctx context.Context, source connector.Source) error {
 		}
 	}
 	var went postgres.Went
-	err := s.write(ctx, "carry out", func(ctx context.Context) (err error) {
-		went, err = s.w.Store.CarryOut(ctx, s.c.Step, s.taken())
+	err := s.save(ctx, "carry out", func(ctx context.Context, calls int) (err error) {
+		went, err = s.w.Store.CarryOut(ctx, s.c.Step, calls)
 		return err
 	})
 	if err == nil {

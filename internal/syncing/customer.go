@@ -36,8 +36,8 @@ func (s *step) refresh(ctx context.Context, source connector.Source) error {
 		if err != nil {
 			return err
 		}
-		err = s.write(ctx, "save customer", func(ctx context.Context) error {
-			counts, err := s.w.Store.SaveCustomer(ctx, s.c.Step, s.c.CustomerID, page, s.taken())
+		err = s.save(ctx, "save customer", func(ctx context.Context, calls int) error {
+			counts, err := s.w.Store.SaveCustomer(ctx, s.c.Step, s.c.CustomerID, page, calls)
 			if err == nil {
 				s.count(counts)
 			}

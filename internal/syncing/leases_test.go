@@ -412,3 +412,14 @@ func TestPauseHoldsForAClaimThatWaits(t *testing.T) {
 		t.Errorf("claimed: %v", err)
 	}
 }
+
+// TestCallsOfAPageThatCouldNotBeSavedCount: metered calls are paid for, whatever becomes of their answers.
+func TestCallsOfAPageThatCouldNotBeSavedCount(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.customers(3)
+	w.exec(`ALTER TABLE contactsync.customers ADD CHECK (name <> 'Customer 1')`)
+	r := w.sync(postgres.Full)
+	if asked := int64(len(w.erp.Requests())); r.Status != "failed" || asked == 0 || r.Calls != asked {
+		t.Errorf("the run %s, with %d calls; the ERP was asked %d times", r.Status, r.Calls, asked)
+	}
+}

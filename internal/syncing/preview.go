@@ -12,11 +12,11 @@ import (
 )
 
 // savePage saves a page; of a preview it is only kept.
-func (s *step) savePage(ctx context.Context, said reconcile.Reading) (reconcile.Counts, error) {
+func (s *step) savePage(ctx context.Context, said reconcile.Reading, calls int) (reconcile.Counts, error) {
 	if s.c.Preview {
-		return reconcile.Counts{}, s.w.Store.SavePreviewPage(ctx, s.c.Step, said.Page, s.taken())
+		return reconcile.Counts{}, s.w.Store.SavePreviewPage(ctx, s.c.Step, said.Page, calls)
 	}
-	return s.w.Store.SavePage(ctx, s.c.Step, said, s.taken())
+	return s.w.Store.SavePage(ctx, s.c.Step, said, calls)
 }
 
 // preview rehearses what was read until nothing is left to be looked up, and ends the run with its report. It does not mind how
@@ -49,8 +49,8 @@ func (s *step) preview(ctx context.Context, source connector.Source) error {
 			if err != nil {
 				return err
 			}
-			err = s.write(ctx, "keep look-up", func(ctx context.Context) error {
-				return s.w.Store.SavePreviewLookup(ctx, s.c.Step, chunk, found, s.taken())
+			err = s.save(ctx, "keep look-up", func(ctx context.Context, calls int) error {
+				return s.w.Store.SavePreviewLookup(ctx, s.c.Step, chunk, found, calls)
 			})
 			if err != nil {
 				return err
@@ -78,7 +78,11 @@ func (s *step) rehearse(ctx context.Context, lookups bool) (postgres.End, error)
 		end()
 	}()
 	traced, told := tracing.Span(rehearsing, "rehearse") // not write: the run's row stays free, and a lost lease ends it
-	done, err := s.w.Store.Rehearse(traced, s.c.Step, s.c.Settings, lookups, s.taken())
+	var done postgres.End
+	err := s.counting(func(calls int) (err error) {
+		done, err = s.w.Store.Rehearse(traced, s.c.Step, s.c.Settings, lookups, calls)
+		return err
+	})
 	told(err)
 	if err != nil && ctx.Err() == nil && s.ending() {
 		return done, errStopped

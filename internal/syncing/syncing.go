@@ -122,7 +122,7 @@ type step struct {
 	c     *postgres.Claimed
 	log   *slog.Logger
 	began time.Time
-	calls atomic.Int64 // data requests since the last write
+	calls atomic.Int64 // data requests that nothing saved counts yet
 	erp   connector.Connector
 
 	cancelled, paused atomic.Bool
@@ -143,6 +143,27 @@ func (s *step) write(ctx context.Context, what string, f func(context.Context) e
 	err := f(ctx)
 	end(err)
 	return err
+}
+
+// save is write of something that also saves the number of data requests since the last one. Those of a save that failed are the next one's.
+func (s *step) save(ctx context.Context, what string, f func(ctx context.Context, calls int) error) error {
+	return s.write(ctx, what, func(ctx context.Context) error {
+		return s.counting(func(calls int) error { return f(ctx, calls) })
+	})
+}
+
+func (s *step) counting(save func(calls int) error) error {
+	calls := s.calls.Load()
+	err := save(int(calls))
+	if err == nil {
+		s.counted(calls)
+	}
+	return err
+}
+
+func (s *step) counted(calls int64) {
+	s.calls.Add(-calls)
+	s.w.Metrics.Calls(s.c.ERP, int(calls))
 }
 
 // heartbeat renews the lease until ctx ends. It ends the step when the lease is lost, or could not be renewed in time.
@@ -338,23 +359,23 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 			return f.err
 		}
 		if s.c.Quiet(f.said.Page) {
-			var done bool
+			calls, done := s.calls.Load(), false
 			err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
-				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.said.Page.End, int(s.calls.Load()))
+				done, err = s.w.Store.FinishQuiet(ctx, s.c, *f.said.Page.End, int(calls))
 				return err
 			})
 			if err != nil {
 				return err
 			}
 			if done {
-				s.taken()
+				s.counted(calls)
 				return errQuiet
 			}
 		}
 		var counts reconcile.Counts
 		began := time.Now()
-		err := s.write(ctx, "save page", func(ctx context.Context) (err error) {
-			counts, err = s.savePage(ctx, f.said)
+		err := s.save(ctx, "save page", func(ctx context.Context, calls int) (err error) {
+			counts, err = s.savePage(ctx, f.said, calls)
 			return err
 		})
 		if err != nil {
@@ -378,13 +399,6 @@ func (s *step) pull(ctx context.Context, source connector.Source) error {
 	return &connector.Error{Kind: connector.Transient, Step: "pull", Message: "the connector's pages stopped without an end"}
 }
 
-// taken is the number of calls since it was last asked.
-func (s *step) taken() int {
-	n := int(s.calls.Swap(0))
-	s.w.Metrics.Calls(s.c.ERP, n)
-	return n
-}
-
 func (s *step) count(c reconcile.Counts) {
 	for outcome, n := range map[string]int{
 		"created": c.Created, "updated": c.Updated, "unchanged": c.Unchanged, "ignored": c.Ignored, "refused": c.Refused,
@@ -398,12 +412,12 @@ func (s *step) finish(ctx context.Context, source connector.Source) error {
 	lookups := true // until the ERP turns out to be one that cannot be asked
 	for {
 		var end postgres.End
-		err := s.write(ctx, "finish", func(ctx context.Context) (err error) {
+		err := s.save(ctx, "finish", func(ctx context.Context, calls int) (err error) {
 			finish := s.w.Store.Finish
 			if s.c.Purpose == postgres.Customer {
 				finish = s.w.Store.FinishCustomer
 			}
-			end, err = finish(ctx, s.c.Step, s.c.Settings, lookups, s.taken())
+			end, err = finish(ctx, s.c.Step, s.c.Settings, lookups, calls)
 			return err
 		})
 		if err != nil {
@@ -444,7 +458,9 @@ func (s *step) lookUp(ctx context.Context, source connector.Source, wanted []pos
 		if err != nil {
 			return true, err
 		}
-		err = s.write(ctx, "save look-up", func(ctx context.Context) error { return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, s.taken()) })
+		err = s.save(ctx, "save look-up", func(ctx context.Context, calls int) error {
+			return s.w.Store.SaveLookup(ctx, s.c.Step, chunk, found, calls)
+		})
 		if err != nil {
 			return true, err
 		}
@@ -455,7 +471,8 @@ func (s *step) lookUp(ctx context.Context, source connector.Source, wanted []pos
 
 // conclude writes what became of the step.
 func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, error) {
-	store, calls := s.w.Store, s.taken()
+	store, calls := s.w.Store, int(s.calls.Load())
+	s.counted(int64(calls))
 	kind := connector.KindOf(err)
 	switch {
 	case err == nil:
