@@ -223,6 +223,14 @@ customer AS (
 	UPDATE customer_contacts l SET stated_by = s.stated_by, active = s.stated_by <> '{}',
 		inactive_reason = CASE WHEN s.stated_by = '{}' THEN 'detached' END, updated_at = now()
 	FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
+), closed AS ( -- a record that is gone is read no more, which would have closed its issues
+	UPDATE issues i SET closed_at = now(), closed_by_run = $2 FROM run r, (
+		SELECT 'customer' AS kind, erp_id FROM going_customer WHERE reason <> 'erp_inactive'
+		UNION ALL SELECT 'contact', erp_id FROM going_contact WHERE reason <> 'erp_inactive'
+		UNION ALL SELECT 'link', ` + rowKey + ` FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id
+		WHERE NOT 'link' = ANY (s.stated_by)) g
+	WHERE i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_kind = g.kind AND i.record_id = g.erp_id
+		AND i.reason <> ` + customerVanished + `
 ), told AS (
 	INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
 	SELECT $1, r.connection_id, $2, g.entity, g.id, g.field, g.was, g.became, concat_ws(', ', g.reason, r.why) FROM run r, (

@@ -23,6 +23,7 @@ func (w *world) judge() {
 		w.runs(s)
 		w.decisions(s)
 		w.vanished(s)
+		w.outdated(s)
 		w.requests(s)
 	}
 	for _, t := range w.tenants {
@@ -603,6 +604,33 @@ func (w *world) vanished(s *side) {
 		w.wrong("connection %d: people's contacts are at vanished customers as %v, and the issues say %v", s.connection.ID, want, got)
 	}
 	w.tally.promise(orphans, len(want))
+}
+
+// outdated wants no open issue of a customer or contact that is gone here as in the ERP.
+func (w *world) outdated(s *side) {
+	there := s.company.Truth()
+	w.each(`SELECT i.record_kind, i.record_id, i.field, i.reason, i.closed_at IS NULL
+		FROM contactsync.issues i JOIN (
+			SELECT 'customer' AS kind, erp_id FROM contactsync.customers WHERE connection_id = $1 AND inactive_reason IN ('erp_absent', 'erp_deleted')
+			UNION ALL SELECT 'contact', erp_id FROM contactsync.contacts WHERE connection_id = $1 AND inactive_reason IN ('erp_absent', 'erp_deleted')
+		) g ON g.kind = i.record_kind AND g.erp_id = i.record_id
+		WHERE i.connection_id = $1 AND i.reason <> 'customer_vanished'`, func(rows *sql.Rows) error {
+		var kind, id, field, reason string
+		var open bool
+		if err := rows.Scan(&kind, &id, &field, &reason, &open); err != nil {
+			return err
+		}
+		_, customer := there.customers[id]
+		_, contact := there.contacts[id]
+		switch {
+		case kind == "customer" && customer || kind == "contact" && contact: // it is back
+		case open:
+			w.wrong("connection %d: an issue is open of %s %s, which is gone: %s %s", s.connection.ID, kind, id, field, reason)
+		default:
+			w.tally.promise(issuesGone, 1)
+		}
+		return nil
+	}, s.connection.ID)
 }
 
 func (w *world) requests(s *side) {

@@ -107,6 +107,7 @@ const (
 	orphans      = "7 the brake: customers that vanished with people's contacts at them"
 	counted      = "8 every record accounted for: runs whose counts were added up"
 	compared     = "8 every record accounted for: fields compared with the ERP"
+	issuesGone   = "8 every record accounted for: issues that went with their record"
 	idempotent   = "9 idempotent: unchanged resyncs that wrote nothing"
 	tokens       = "10 rotated token saved first: rotations survived"
 	apart        = "11 tenants are apart: runs with two tenants compared"
@@ -121,7 +122,7 @@ const (
 
 var promises = []string{
 	onlyReads, oneWay, choices, redisLost, checkpoints, resumed, oneWriter, lateWriters, absence, cutPulls, brakeOff, brakeOn, approved, kept, rolesGone, orphans,
-	counted, previewed, refreshed,
+	counted, issuesGone, previewed, refreshed,
 	compared, idempotent, tokens, apart, silent, replayed, everTrue, recipients, withinBudget,
 }
 
