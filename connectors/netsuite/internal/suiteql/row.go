@@ -2,11 +2,11 @@ package suiteql
 
 import (
 	"encoding/json"
-	"errors"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/contact"
@@ -35,23 +35,43 @@ func (c *cell) UnmarshalJSON(b []byte) error {
 
 // A row is an item of an answer. A column without a value is left out of it.
 type row struct {
-	cells map[string]cell // by lower-case name: casing may change between releases (OH/section_156257796125)
-	odd   bool            // it is no object
+	cells []namedCell // few, and mostly asked for in their order
+	odd   bool        // it is no object
 }
 
-// rowOf makes a row of an item; of one that is no object there are no cells.
-func rowOf(cells map[string]cell) row {
-	for name, c := range cells {
-		if lower := strings.ToLower(name); lower != name {
-			delete(cells, name)
-			cells[lower] = c
+type namedCell struct {
+	name string // lower-case: casing may change between releases (OH/section_156257796125)
+	cell
+}
+
+// rowOf reads an item that is well-formed; of one that is no object there are no cells.
+func rowOf(item []byte) row {
+	object := gjson.ParseBytes(item)
+	if !object.IsObject() {
+		return row{odd: true}
+	}
+	r := row{cells: make([]namedCell, 0, 12)}
+	object.ForEach(func(name, value gjson.Result) bool {
+		c := namedCell{name: strings.ToLower(name.String())}
+		_ = c.UnmarshalJSON([]byte(value.Raw)) // never fails
+		r.cells = append(r.cells, c)
+		return true
+	})
+	return r
+}
+
+// cell is the last of that name; the zero value if there is none.
+func (r row) cell(name string) cell {
+	for i := len(r.cells) - 1; i >= 0; i-- {
+		if r.cells[i].name == name {
+			return r.cells[i].cell
 		}
 	}
-	return row{cells: cells, odd: cells == nil}
+	return cell{}
 }
 
 // text is a cell's text; empty if there is none.
-func (r row) text(name string) string { return r.cells[name].Value }
+func (r row) text(name string) string { return r.cell(name).Value }
 
 // An answer is a page of rows.
 type answer struct {
@@ -62,22 +82,14 @@ type answer struct {
 // parseAnswer reads a body that judge found to be one. A statement yields 100,000 rows at most, and the rest is cut
 // without a word but for totalResults: https://github.com/salto-io/salto/pull/6061.
 func parseAnswer(step string, body []byte) (answer, error) {
-	type envelope struct {
-		HasMore *bool `json:"hasMore"`
-		Count   *int  `json:"count"`
-		Offset  int   `json:"offset"`
-		Total   *int  `json:"totalResults"`
-	}
 	var reply struct {
-		Items *[]map[string]cell `json:"items"`
-		envelope
+		Items   *[]json.RawMessage `json:"items"`
+		HasMore *bool              `json:"hasMore"`
+		Count   *int               `json:"count"`
+		Offset  int                `json:"offset"`
+		Total   *int               `json:"totalResults"`
 	}
-	err := json.Unmarshal(body, &reply)
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Type == reflect.TypeFor[map[string]cell]() {
-		// An item that is no object: the others were read, and what else may be wrong is not told.
-		err = json.Unmarshal(body, &reply.envelope)
-	}
-	if err != nil || reply.Items == nil || reply.HasMore == nil || reply.Count == nil || reply.Total == nil ||
+	if err := json.Unmarshal(body, &reply); err != nil || reply.Items == nil || reply.HasMore == nil || reply.Count == nil || reply.Total == nil ||
 		*reply.Count != len(*reply.Items) {
 		return answer{}, unreadable(step)
 	}
@@ -87,8 +99,8 @@ func parseAnswer(step string, body []byte) (answer, error) {
 		}
 	}
 	rows := make([]row, 0, len(*reply.Items))
-	for _, cells := range *reply.Items {
-		rows = append(rows, rowOf(cells))
+	for _, item := range *reply.Items {
+		rows = append(rows, rowOf(item))
 	}
 	return answer{rows, *reply.HasMore}, nil
 }
@@ -112,7 +124,7 @@ func (r *record) bad(field, reason string) {
 
 // value is a cell's text; one that is no text is reported and read as empty.
 func (r *record) value(name string) string {
-	c := r.cells[name]
+	c := r.cell(name)
 	if c.Odd {
 		r.bad(name, "not_text")
 	}
@@ -144,7 +156,7 @@ func (r *record) active() bool { return r.text("isinactive") == "F" }
 // modifiedAt is the zero time where the account does not tell it in UTC: the session's own zone is not known.
 func (r *record) modifiedAt(l lacks, table string) time.Time {
 	text := r.value(utc)
-	if l.has(table+"."+utc) || r.cells[utc].Odd {
+	if l.has(table+"."+utc) || r.cell(utc).Odd {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339, text)
@@ -206,7 +218,7 @@ func (r *record) customer(l lacks) {
 	code, given, family := r.value("entityid"), r.value("firstname"), r.value("lastname")
 	person := words(given, r.value("middlename"), family)
 	company := r.value("companyname")
-	isPerson := r.value("isperson") == "T" || !r.cells["isperson"].Set && strings.TrimSpace(company) == "" && person != ""
+	isPerson := r.value("isperson") == "T" || !r.cell("isperson").Set && strings.TrimSpace(company) == "" && person != ""
 	name := first(company, r.value("altname"), person, code)
 	own := connector.Contact{ID: contact.OwnID(id), Name: name, Active: r.active()}
 	title := r.value("title")
@@ -254,7 +266,7 @@ func stage(text, parent string) contact.CustomerKind {
 // contact puts a contact on the page, and its place at its main company, without a role. If that is a vendor, nobody
 // holds it.
 func (r *record) contact(l lacks) {
-	company := r.cells["company"]
+	company := r.cell("company")
 	main, ok := parseID(company.Value)
 	if company.Odd || !ok && company.Value != "" && !strings.HasPrefix(company.Value, "-") {
 		r.bad("company", "not_an_id") // read as none, the contact would leave its customer
@@ -291,7 +303,7 @@ func fillRelations(page *connector.Page, rows []row, _ lacks) {
 		}
 		link := connector.Link{Customer: r.text("company"), Contact: r.text("contact")}
 		rec.key.ID = connector.LinkID(link.Customer, link.Contact)
-		role := r.cells["role"]
+		role := r.cell("role")
 		if _, err := strconv.ParseInt(role.Value, 10, 64); role.Odd || err != nil && role.Value != "" {
 			rec.bad("role", "not_an_id") // read as none, the contact would lose its mail
 			continue
