@@ -60,6 +60,8 @@ var mutants = []mutant{
 		inStore, "TestFirstLoadOfAGrowingDatabase"},
 	{"what a look-up finds is taken for new", "4", one(pages, "w := pageWriter{tx: tx, step: step}\n\t\treturn w.saveLookup",
 		"w := pageWriter{tx: tx, step: step, allNew: step.progress != nil}\n\t\treturn w.saveLookup"), inStore, "TestFirstLoadTakesRecordsForNew"},
+	{"who stands beside many that were named is taken for named", "6", one("internal/postgres/progress.go", "*word == math.MaxUint64 && *b == *allNamed", "*word == math.MaxUint64"),
+		inStore, "TestNamedIDsAreThoseThatWereNamed"},
 	{"what the step's own pages named is forgotten", "8", one("internal/postgres/progress.go", "s.progress.named.add(kind, of)", "_, _ = kind, of"),
 		inStore, "TestFirstLoadTakesRecordsForNew"},
 	{"customers at places are looked up one by one for ever", "8", one("internal/postgres/progress.go", "c.lookedUp < manyCustomers ||", "true ||"),

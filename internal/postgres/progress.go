@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -64,11 +65,22 @@ func (s Step) surprised() bool {
 
 // namedIDs are the records that a run's pages named so far, as a step read it from run_pages, or saved it itself. They are looked at once each: to ask
 // Postgres which of a page's records the earlier pages named costs, with every page, as much more as there are pages. It takes
-// little memory, since our ids of one connection lie close together.
+// little memory, since our ids of one connection lie close together, and blocks of which all were named are one and the same.
 type namedIDs struct {
-	pages int                                      // looked at
-	ids   map[connector.Kind]map[int64]*[16]uint64 // a bit for each of 1024 ids
+	pages int                                 // looked at
+	ids   map[connector.Kind]map[int64]*block // by id divided by 1024
 }
+
+// A block is a bit for each of 1024 ids.
+type block [16]uint64
+
+var allNamed = func() *block {
+	all := new(block)
+	for i := range all {
+		all[i] = math.MaxUint64
+	}
+	return all
+}()
 
 // upTo reads what pages up to that one named. What the refresh of a customer told a run counts for its own run.
 func (n *namedIDs) upTo(ctx context.Context, tx *sqlx.Tx, step Step, page int) error {
@@ -100,24 +112,30 @@ func (n *namedIDs) upTo(ctx context.Context, tx *sqlx.Tx, step Step, page int) e
 
 func (n *namedIDs) add(kind connector.Kind, ids []int64) {
 	if n.ids == nil {
-		n.ids = map[connector.Kind]map[int64]*[16]uint64{}
+		n.ids = map[connector.Kind]map[int64]*block{}
 	}
 	if n.ids[kind] == nil {
-		n.ids[kind] = map[int64]*[16]uint64{}
+		n.ids[kind] = map[int64]*block{}
 	}
 	for _, id := range ids {
-		block := n.ids[kind][id>>10]
-		if block == nil {
-			block = new([16]uint64)
-			n.ids[kind][id>>10] = block
+		b := n.ids[kind][id>>10]
+		switch {
+		case b == allNamed:
+			continue
+		case b == nil:
+			b = new(block)
+			n.ids[kind][id>>10] = b
 		}
-		block[id>>6&15] |= 1 << (id & 63)
+		word := &b[id>>6&15]
+		if *word |= 1 << (id & 63); *word == math.MaxUint64 && *b == *allNamed {
+			n.ids[kind][id>>10] = allNamed
+		}
 	}
 }
 
 func (n *namedIDs) has(kind connector.Kind, id int64) bool {
-	block := n.ids[kind][id>>10]
-	return block != nil && block[id>>6&15]&(1<<(id&63)) != 0
+	b := n.ids[kind][id>>10]
+	return b != nil && b[id>>6&15]&(1<<(id&63)) != 0
 }
 
 // customerIDs are our ids of customers, by the ERP's: of those that the step's own pages named and, once it has looked up many others, of all

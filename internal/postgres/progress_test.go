@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -95,6 +96,66 @@ func TestKeptCustomerIDsTakeBoundedRoom(t *testing.T) {
 	if known < n/10 || known > n/3 {
 		t.Errorf("%d of %d customers are kept", known, n)
 	}
+}
+
+// TestNamedIDsAreThoseThatWereNamed: in whatever order and however often, of each kind for itself, also where all of a block were named.
+func TestNamedIDsAreThoseThatWereNamed(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		kinds := []connector.Kind{connector.Customers, connector.Contacts, connector.Links}
+		var named postgres.NamedIDs
+		want := map[connector.Kind]map[int64]bool{}
+		for _, kind := range kinds {
+			want[kind] = map[int64]bool{}
+		}
+		const first, last = 3_000_000_000, 3_000_000_000 + 5000
+		for range 20 {
+			kind := kinds[random.IntN(len(kinds))]
+			from := first + random.Int64N(last-first)
+			var ids []int64
+			for id := from; id < min(from+2500, last); id++ {
+				ids = append(ids, id)
+				want[kind][id] = true
+			}
+			random.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+			named.Add(kind, ids...)
+		}
+		for _, kind := range kinds {
+			for id := int64(first - 2000); id < last+2000; id++ {
+				if got := named.Has(kind, id); got != want[kind][id] {
+					t.Fatalf("seed %d: %s %d named: %t, want %t", seed, kind, id, got, want[kind][id])
+				}
+			}
+		}
+	}
+}
+
+// BenchmarkKeptOfALargeCompany is the room that a step's memory of 1,000,000 customers takes, of their 2,000,000 contacts and 2,500,000 places.
+func BenchmarkKeptOfALargeCompany(b *testing.B) {
+	for b.Loop() {
+		before := live()
+		var named postgres.NamedIDs
+		var customers postgres.CustomerIDs
+		for kind, n := range map[connector.Kind]int64{connector.Customers: 1_000_000, connector.Contacts: 2_000_000, connector.Links: 2_500_000} {
+			for id := range n {
+				named.Add(kind, id)
+			}
+		}
+		for id := range int64(1_000_000) {
+			customers.Add(strconv.FormatInt(1000+id+id/50, 10), id+1)
+		}
+		b.ReportMetric(float64(live()-before)/1e6, "MB-live")
+		runtime.KeepAlive(&named)
+		runtime.KeepAlive(&customers)
+	}
+}
+
+func live() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // far below
 }
 
 // TestPlacesNeedNoLookUpOfTheirCustomers: a page's places are mostly at customers that the step's own pages named before, which are not
