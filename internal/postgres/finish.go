@@ -223,14 +223,6 @@ customer AS (
 	UPDATE customer_contacts l SET stated_by = s.stated_by, active = s.stated_by <> '{}',
 		inactive_reason = CASE WHEN s.stated_by = '{}' THEN 'detached' END, updated_at = now()
 	FROM restated s WHERE l.tenant_id = $1 AND l.id = s.id
-), closed AS ( -- a record that is gone is read no more, which would have closed its issues
-	UPDATE issues i SET closed_at = now(), closed_by_run = $2 FROM run r, (
-		SELECT 'customer' AS kind, erp_id FROM going_customer WHERE reason <> 'erp_inactive'
-		UNION ALL SELECT 'contact', erp_id FROM going_contact WHERE reason <> 'erp_inactive'
-		UNION ALL SELECT 'link', ` + rowKey + ` FROM restated s JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = s.id
-		WHERE NOT 'link' = ANY (s.stated_by)) g
-	WHERE i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_kind = g.kind AND i.record_id = g.erp_id
-		AND i.reason <> ` + customerVanished + `
 ), told AS (
 	INSERT INTO history (tenant_id, connection_id, run_id, entity, entity_id, field, was, became, reason)
 	SELECT $1, r.connection_id, $2, g.entity, g.id, g.field, g.was, g.became, concat_ws(', ', g.reason, r.why) FROM run r, (
@@ -553,14 +545,34 @@ func closeEmptied(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	return err
 }
 
-// finishIssues closes what a complete reading did not meet again, and says when a full run could not list completely.
+// finishIssues closes what a complete reading did not meet again, be it a row without an id or a record that is gone, which nobody reads
+// without its issue any more; and says when a full run could not list completely. Each record is looked up by itself, as
+// pageWriter.issues does.
 func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	_, err := tx.ExecContext(ctx, `
-		WITH run AS (SELECT * FROM runs WHERE tenant_id = $1 AND id = $2),
-		closed AS (
+		WITH run AS (
+			SELECT r.*, (SELECT count(*) FROM run_pages p WHERE p.tenant_id = r.tenant_id AND p.run_id = r.id) = r.pages AS whole
+			FROM runs r WHERE tenant_id = $1 AND id = $2
+		), page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+		open AS (
+			SELECT i.id, i.record_kind, i.record_id, i.connection_id FROM run r JOIN issues i ON i.tenant_id = $1 AND i.connection_id = r.connection_id
+			WHERE r.mode = 'full' AND r.whole AND i.record_kind = ANY (r.listed) AND i.closed_at IS NULL AND i.record_id <> '' AND i.reason <> `+customerVanished+`
+		), gone AS (
+			SELECT i.id FROM open i, LATERAL (SELECT c.id FROM customers c WHERE c.tenant_id = $1 AND c.connection_id = i.connection_id
+				AND c.erp_id = i.record_id AND NOT c.active OFFSET 0) c
+			WHERE i.record_kind = 'customer' AND c.id NOT IN (SELECT unnest(customer_ids) FROM page)
+			UNION ALL SELECT i.id FROM open i, LATERAL (SELECT c.id FROM contacts c WHERE c.tenant_id = $1 AND c.connection_id = i.connection_id
+				AND c.erp_id = i.record_id AND NOT c.active OFFSET 0) c
+			WHERE i.record_kind = 'contact' AND c.id NOT IN (SELECT unnest(contact_ids) FROM page)
+			UNION ALL SELECT i.id FROM open i, LATERAL (SELECT l.id FROM customers cu, contacts co, customer_contacts l
+				WHERE cu.tenant_id = $1 AND cu.connection_id = i.connection_id AND cu.erp_id = split_part(i.record_id, '/', 1)
+					AND co.tenant_id = $1 AND co.connection_id = i.connection_id AND co.erp_id = split_part(i.record_id, '/', 2)
+					AND l.tenant_id = $1 AND l.customer_id = cu.id AND l.contact_id = co.id AND NOT 'link' = ANY (l.stated_by) OFFSET 0) l
+			WHERE i.record_kind = 'link' AND l.id NOT IN (SELECT unnest(link_ids) FROM page)
+		), closed AS (
 			UPDATE issues i SET closed_at = now(), closed_by_run = $2 FROM run r
-			WHERE r.mode = 'full' AND i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND i.record_id = ''
-				AND (i.record_kind = 'connection' AND r.listed <> '{}' OR i.record_kind <> 'connection' AND i.met_by_run <> $2)
+			WHERE r.mode = 'full' AND i.tenant_id = $1 AND i.connection_id = r.connection_id AND i.closed_at IS NULL AND (i.id IN (SELECT id FROM gone)
+				OR i.record_id = '' AND (i.record_kind = 'connection' AND r.listed <> '{}' OR i.record_kind <> 'connection' AND i.met_by_run <> $2))
 		)
 		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason)
 		SELECT $1, r.connection_id, $2, $2, 'connection', '', 'listing', 'listing_incomplete' FROM run r
@@ -574,12 +586,12 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 // is when the data will be stale, $5 when a connection that needed attention is due again.
 const succeeded = `
 		UPDATE connections n SET cursor = e.end_cursor,
-			-- Changed rights stay a change until a run that listed everything met them, of which an issue without a record says that it
-			-- did not, and while a hold is open, or its approval is under way, which may be taken back: else the next full run would take
-			-- what they hide for gone. Of the first run's nothing is known that they could hide.
+			-- Changed rights stay a change until a run that listed as much as any before it met them, and while a hold is open, or its approval
+			-- is under way, which may be taken back: else the next full run would take what they hide for gone. Of the first run's nothing is
+			-- known that they could hide.
 			rights = CASE WHEN n.rights IS NOT NULL AND (e.mode <> 'full' OR e.listed = '{}'
-					OR EXISTS (SELECT FROM issues i WHERE i.tenant_id = $1 AND i.connection_id = n.id AND i.closed_at IS NULL
-						AND i.record_kind IN ('customer', 'contact', 'link') AND i.record_id = '')
+					OR EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
+						AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ e.listed)
 					OR EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id
 						AND (h.state = 'open' OR EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
 							AND a.status IN ('queued', 'running', 'waiting')))))

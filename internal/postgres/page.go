@@ -973,7 +973,8 @@ func (w *pageWriter) issues(ctx context.Context) error {
 	if len(w.plan.Issues) == 0 {
 		return nil
 	}
-	// An issue without a record counts what the run met so far; another run counts anew.
+	// An issue without a record counts what the run met so far; another run counts anew. What asks for single records, perhaps amid the run
+	// that met all, leaves it.
 	_, err := w.tx.ExecContext(ctx, `
 		WITH met AS (
 			SELECT m.*, i.id AS issue
@@ -983,7 +984,8 @@ func (w *pageWriter) issues(ctx context.Context) error {
 		), same AS (
 			UPDATE issues i SET count = CASE WHEN m.id = '' AND i.met_by_run = $3 THEN i.count + m.count ELSE m.count END, met_by_run = $3
 			FROM met m
-			WHERE i.tenant_id = $1 AND i.id = m.issue AND (m.id = '' OR i.count <> m.count)
+			WHERE i.tenant_id = $1 AND i.id = m.issue AND CASE WHEN m.id <> '' THEN i.count <> m.count
+				ELSE (SELECT r.purpose FROM runs r WHERE r.tenant_id = $1 AND r.id = $3) = 'sync' END
 		)
 		INSERT INTO issues (tenant_id, connection_id, opened_by_run, met_by_run, record_kind, record_id, field, reason, count)
 		SELECT $1, $2, $3, $3, m.kind, m.id, m.field, m.reason, m.count FROM met m WHERE m.issue IS NULL`,

@@ -155,7 +155,7 @@ func live() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc) //nolint:gosec // far below
+	return int64(m.HeapAlloc)
 }
 
 // TestPlacesNeedNoLookUpOfTheirCustomers: a page's places are mostly at customers that the step's own pages named before, which are not

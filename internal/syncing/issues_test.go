@@ -49,7 +49,9 @@ func TestIssuesGoWithTheirRecord(t *testing.T) {
 	w.wantRun(postgres.Full, "held, for other rights", 0, 1)
 	wants("one is held", "contact "+inactive, "contact "+held, "customer "+all[2])
 	w.approve()
-	wants("approved", "contact "+inactive, "customer "+all[2])
+	w.erp.Delete(person(inactive))
+	w.mustSync(postgres.Full)
+	wants("one let go by a person, another was inactive", "customer "+all[2])
 }
 
 func person(id string) connector.Key { return connector.Key{Kind: connector.Contacts, ID: id} }

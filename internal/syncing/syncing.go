@@ -98,6 +98,7 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	if lost {
 		log.WarnContext(ctx, "lease lost: another worker goes on")
 		w.Metrics.LeaseLost(claimed.ERP)
+		s.counted(s.calls.Load()) // the run counts no more of them than whoever has it now
 		return nil
 	}
 	// From here on only the outcome is written, also when the step's context is over.

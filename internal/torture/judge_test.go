@@ -611,8 +611,8 @@ func (w *world) outdated(s *side) {
 	there := s.company.Truth()
 	w.each(`SELECT i.record_kind, i.record_id, i.field, i.reason, i.closed_at IS NULL
 		FROM contactsync.issues i JOIN (
-			SELECT 'customer' AS kind, erp_id FROM contactsync.customers WHERE connection_id = $1 AND inactive_reason IN ('erp_absent', 'erp_deleted')
-			UNION ALL SELECT 'contact', erp_id FROM contactsync.contacts WHERE connection_id = $1 AND inactive_reason IN ('erp_absent', 'erp_deleted')
+			SELECT 'customer' AS kind, erp_id FROM contactsync.customers WHERE connection_id = $1 AND NOT active
+			UNION ALL SELECT 'contact', erp_id FROM contactsync.contacts WHERE connection_id = $1 AND NOT active
 		) g ON g.kind = i.record_kind AND g.erp_id = i.record_id
 		WHERE i.connection_id = $1 AND i.reason <> 'customer_vanished'`, func(rows *sql.Rows) error {
 		var kind, id, field, reason string
