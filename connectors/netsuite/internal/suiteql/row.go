@@ -35,7 +35,7 @@ func (c *cell) UnmarshalJSON(b []byte) error {
 
 // A row is an item of an answer. A column without a value is left out of it.
 type row struct {
-	cells []namedCell // few, and mostly asked for in their order
+	cells []namedCell // so few that to look through them is faster than a map
 	odd   bool        // it is no object
 }
 
