@@ -30,6 +30,9 @@ func TestEachFaultHasItsKind(t *testing.T) {
 			f.company.BulkLoad(3, 1)
 			f.sim.Fail(erpsim.Rule{Times: erpsim.Forever}, qbo.Fault{Kind: kind})
 			for page, err := range f.source().Pull(t.Context(), connector.Pull{}) {
+				if err == nil && len(page.Customers)+len(page.Bad) == 0 && page.End == nil {
+					continue // tried again with fewer rows
+				}
 				if err == nil {
 					t.Fatalf("a page: %+v", page)
 				}
@@ -240,50 +243,133 @@ func TestRenewalOfNothing(t *testing.T) {
 // holds it, and all others arrive.
 func TestUnreadableRecordIsPassedOver(t *testing.T) {
 	t.Parallel()
-	f := newFar(t, qbo.Options{})
-	f.company.BulkLoad(2500, 4)
-	// The simulator refuses requests, not rows: ten in a row are a page of 1000 narrowed down to its first row.
-	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Skip: 1, Times: 10}, qbo.Fault{Kind: qbo.BadData})
-	seen, _, end := f.read("", nil)
-	if len(seen) != 2500 || len(end.Listed) != 0 { // that row was read with the page before
-		t.Errorf("%d customers of 2500, listed %v", len(seen), end.Listed)
+	for _, kind := range []qbo.FaultKind{qbo.BadData, qbo.InternalError} {
+		f := newFar(t, qbo.Options{})
+		f.company.BulkLoad(2500, 4)
+		// The simulator refuses requests, not rows: ten in a row are a page of 1000 narrowed down to its first row, and it is asked for twice.
+		f.sim.Fail(erpsim.Rule{Op: qbo.Query, Match: "select * ", Skip: 1, Times: 11}, qbo.Fault{Kind: kind})
+		seen, _, end := f.read("", nil)
+		if len(seen) != 2500 || len(end.Listed) != 0 { // that row was read with the page before
+			t.Errorf("%s: %d customers of 2500, listed %v", kind, len(seen), end.Listed)
+		}
 	}
 }
 
-// TestServiceThatRefusesEveryQueryIsAskedNoMore: that a query cannot be processed may be true of a company, wherever the query starts. Each
-// run ends then after a bounded number of metered calls, once it has gone on from there of a few; and when it is over, what was not read is read.
-func TestServiceThatRefusesEveryQueryIsAskedNoMore(t *testing.T) {
+// pulled reads on from where the pull before ended, in at most so many pages.
+func (f *far) pulled(resume connector.Cursor, since connector.Cursor, most int) (read int, next connector.Cursor, end *connector.End, err error) {
+	f.t.Helper()
+	next = resume
+	pages := 0
+	for page, err := range f.source().Pull(f.t.Context(), connector.Pull{Since: since, Resume: resume}) {
+		if err != nil {
+			return read, next, nil, err
+		}
+		read += len(page.Customers)
+		if page.End != nil {
+			return read, next, page.End, nil
+		}
+		if pages++; pages > most {
+			f.t.Fatalf("more than %d pages", most)
+		}
+		next = page.Next
+	}
+	return read, next, nil, nil
+}
+
+// TestServiceThatRefusesEveryQueryHidesNobody: no query can be processed for a while. That is true of no record: nothing is passed over,
+// no pull ends, and few of the metered calls are spent; when it is over, what was not read is read. First loads of a large and of a small
+// company, and changes.
+func TestServiceThatRefusesEveryQueryHidesNobody(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name          string
+		kind          qbo.FaultKind
+		customers     int
+		skip, changed int // queries before it; customers changed for a pull of changes, 0: everything
+	}{
+		{"AmidALargeCompany", qbo.BadData, 2500, 1, 0},
+		{"FirstLoadOfASmallOne", qbo.BadData, 50, 0, 0},
+		{"Changes", qbo.BadData, 50, 0, 20},
+		{"InternalErrors", qbo.InternalError, 50, 0, 20},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFar(t, qbo.Options{})
+			f.company.BulkLoad(c.customers, 4)
+			want, since := c.customers, connector.Cursor("")
+			if c.changed > 0 {
+				_, _, end := f.read("", nil)
+				since = end.Cursor
+				for _, old := range f.company.Customers()[:c.changed] {
+					if err := f.company.Edit(old.ID, func(c *qbo.Customer) { c.Phone = "218-555-0100" }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want = c.changed
+			}
+			f.sim.Fail(erpsim.Rule{Op: qbo.Query, Skip: c.skip, Times: erpsim.Forever}, qbo.Fault{Kind: c.kind})
+			f.sim.Fail(erpsim.Rule{Op: qbo.Count, Times: erpsim.Forever}, qbo.Fault{Kind: c.kind})
+			read, resume := 0, connector.Cursor("")
+			for _, most := range []int{12, 1, 1} { // retries ask for one record, and whether any query is answered
+				n, next, end, err := f.pulled(resume, since, most)
+				if read += n; end != nil || connector.KindOf(err) != connector.Transient || !strings.Contains(err.Error(), "no query of this company") {
+					t.Fatalf("a service that refuses every query: %+v, %v", end, err)
+				}
+				resume = next
+			}
+			f.sim.ClearFaults("")
+			n, _, end, err := f.pulled(resume, since, 30)
+			if err != nil || end == nil || c.changed == 0 && len(end.Listed) != 1 {
+				t.Fatalf("once it is over: %+v, %v", end, err)
+			}
+			if read += n; read != want {
+				t.Errorf("%d customers were read of %d", read, want)
+			}
+		})
+	}
+}
+
+// TestLookupEndsWithAServiceThatRefusesEveryQuery: which of the customers are there cannot be told then, and asking for each would cost
+// two metered calls each.
+func TestLookupEndsWithAServiceThatRefusesEveryQuery(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, qbo.Options{})
+	f.company.BulkLoad(400, 4)
+	var keys []connector.Key
+	for _, c := range f.company.Customers() {
+		keys = append(keys, connector.Key{Kind: connector.Customers, ID: c.ID})
+	}
+	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.BadData})
+	f.sim.Fail(erpsim.Rule{Op: qbo.Count, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.BadData})
+	page, err := f.source().Lookup(t.Context(), keys)
+	if connector.KindOf(err) != connector.Transient || len(page.Bad) != 0 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if n := f.sim.Log().Count("", qbo.Query) + f.sim.Log().Count("", qbo.Count); n > 12 {
+		t.Errorf("it took %d calls", n)
+	}
+}
+
+// TestRecordsThatCannotBeReadHaveABound: each costs calls that are metered for all companies. What follows them is read by later runs.
+func TestRecordsThatCannotBeReadHaveABound(t *testing.T) {
 	t.Parallel()
 	f := newFar(t, qbo.Options{})
 	f.company.BulkLoad(2500, 4)
-	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Skip: 1, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.BadData})
-	var resume connector.Cursor
-	read := 0
-	pull := func(most int) (*connector.End, error) {
-		calls := 0
-		for page, err := range f.source().Pull(t.Context(), connector.Pull{Resume: resume}) {
-			if err != nil || page.End != nil {
-				return page.End, err
-			}
-			if calls++; calls > most {
-				t.Fatalf("more than %d pages", most)
-			}
-			resume = page.Next
-			read += len(page.Customers)
-		}
-		return nil, nil
-	}
+	f.sim.Fail(erpsim.Rule{Op: qbo.Query, Match: "select * ", Skip: 1, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.BadData})
+	read, resume := 0, connector.Cursor("")
 	for _, most := range []int{130, 20} {
-		if _, err := pull(most); connector.KindOf(err) != connector.Transient || !strings.Contains(err.Error(), "none of 100 records in a row") {
-			t.Fatalf("a service that refuses every query: %v", err)
+		n, next, _, err := f.pulled(resume, "", most)
+		if connector.KindOf(err) != connector.Transient || !strings.Contains(err.Error(), "none of 100 records in a row") {
+			t.Fatalf("%v", err)
 		}
+		read, resume = read+n, next
 	}
 	f.sim.ClearFaults("")
-	end, err := pull(30)
+	n, _, end, err := f.pulled(resume, "", 30)
 	if err != nil || end == nil || len(end.Listed) != 0 {
-		t.Fatalf("once it is over: %+v, %v", end, err)
+		t.Fatalf("once they can be read: %+v, %v", end, err)
 	}
-	if missed := 2500 - read; missed < 90 || missed > 100 { // the first of them was on the page before
+	if missed := 2500 - read - n; missed < 90 || missed > 100 { // the first of them was on the page before
 		t.Errorf("%d customers of 2500 were passed over", missed)
 	}
 }

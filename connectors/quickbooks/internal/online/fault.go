@@ -111,7 +111,8 @@ func short(s string) string {
 	return strings.ToValidUTF8(strings.TrimSpace(s), "")
 }
 
-// errUnreadableRow is the cause of a fault 4002: the service could not render a row of its own.
+// errUnreadableRow is the cause of a fault 4002, and of 10000, after which Intuit too would narrow the page: the service could not
+// render a row of its own.
 var errUnreadableRow = errors.New("one of the company's own records cannot be read by QuickBooks")
 
 // unreadableReason is the connector.Bad.Reason of such a row.
@@ -136,7 +137,7 @@ func judge(step string, r erphttp.Reply) error {
 	switch {
 	case e.Kind == connector.Throttled:
 		e.RetryAfter = throttleWait(r)
-	case e.Kind == connector.Rejected && number == 4002:
+	case e.Kind == connector.Rejected && number == 4002, e.Kind == connector.Transient && number == 10000:
 		e.Err = errUnreadableRow
 	}
 	return e
@@ -155,7 +156,10 @@ func meaning(status, number int) (connector.ErrorKind, string) {
 		return connector.Throttled, ""
 	case number == 120:
 		return connector.Denied, "The QuickBooks user who connected has lost access to this company. " + reconnect
-	case status == http.StatusUnauthorized || number == 3200 || number == 100:
+	case number == 100:
+		return connector.Denied, "QuickBooks does not take this login for this company: check the realm id, and that sandbox and production (api_url) " +
+			"are not mixed. If they are right, the login has ended. " + reconnect
+	case status == http.StatusUnauthorized || number == 3200:
 		return connector.Denied, "QuickBooks does not take this connection's login any more. " + reconnect
 	case status == http.StatusForbidden || number == 3100:
 		return connector.Denied, "The app may not read this company: check the realm id, and that sandbox and production " +

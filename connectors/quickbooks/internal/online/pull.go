@@ -26,6 +26,8 @@ const (
 const (
 	queryStep = "query customers"
 	countStep = "count customers"
+
+	countStatement = "select count(*) from Customer where Active IN (true, false)"
 )
 
 // cursor is both of connector.Pull's cursors: of a finished run it has From only.
@@ -97,7 +99,7 @@ func begin(p connector.Pull) (cursor, error) {
 // which moves rows (an edit, a rename, the suffix of a deactivation, a merge) shifts an unread row. Keyset paging by id
 // is not to be had: Id takes = and IN only.
 //
-// A page is one request, so some pages hold no row: those that only say where to go on.
+// A page is one request, but for a row that cannot be had (three), so some pages hold no row: those that only say where to go on.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -127,6 +129,9 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 	}
 	size := cmp.Or(c.Size, s.pageSize)
 	a, err := s.query(ctx, queryStep, c.statement(size))
+	if size == 1 && errors.Is(err, errUnreadableRow) {
+		a, err = s.again(ctx, queryStep, c.statement(size))
+	}
 	if errors.Is(err, errUnreadableRow) {
 		return c.narrow(size, err)
 	}
@@ -159,8 +164,7 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 
 // narrow goes for a page of half the size after the service could not render one, until the row that it cannot render
 // is alone. Then that row is passed over: without its id nothing can be said to be gone. After a second one the next is
-// tried by itself at once. A service that refuses every query would be asked for ever, behind the last row too, and at the
-// cost of all companies: calls are metered for the app.
+// tried by itself at once, up to a bound: calls are metered for the app, at the cost of all companies.
 // https://github.com/intuit/QuickBooks-V3-DotNET-SDK/issues/111
 func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 	if size > 1 {
@@ -168,14 +172,7 @@ func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 		return connector.Page{}, nil
 	}
 	if c.Passed >= maxPassed {
-		e := &connector.Error{
-			Kind: connector.Transient, Step: queryStep, Message: fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed),
-			Hint: "The company's data, such as e-mail addresses, may be at fault, or QuickBooks itself: if it lasts, tell Intuit's support the trace.",
-		}
-		if cause, ok := errors.AsType[*connector.Error](refusal); ok {
-			e.Trace = cause.Trace
-		}
-		return connector.Page{}, e
+		return connector.Page{}, refused(queryStep, fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed), refusal)
 	}
 	c.Size = 0
 	if c.Passed++; c.Passed > 1 {
@@ -185,6 +182,31 @@ func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 	return connector.Page{Bad: []connector.Bad{{
 		Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: unreadableReason,
 	}}}, nil
+}
+
+// again asks once more for a single row that could not be had, after another query was answered: what is refused then is the
+// row. Without that, a service that refuses every query for a while would have healthy rows passed over, and places behind the
+// last row, where an answer without rows reads as the end of all changes.
+func (s *Source) again(ctx context.Context, step, statement string) (answer, error) {
+	if _, err := s.query(ctx, countStep, countStatement); err != nil {
+		if errors.Is(err, errUnreadableRow) {
+			err = refused(step, "QuickBooks can process no query of this company", err)
+		}
+		return answer{}, err
+	}
+	return s.query(ctx, step, statement)
+}
+
+// refused is what ends a pull or look-up where more than single rows cannot be had; the next one goes on from there.
+func refused(step, message string, refusal error) error {
+	e := &connector.Error{
+		Kind: connector.Transient, Step: step, Message: message,
+		Hint: "The company's data, such as e-mail addresses, may be at fault, or QuickBooks itself: if it lasts, tell Intuit's support the trace.",
+	}
+	if cause, ok := errors.AsType[*connector.Error](refusal); ok {
+		e.Trace = cause.Trace
+	}
+	return e
 }
 
 // shifted tells that rows of the bound's second have gone since its last page: then the row at Start is no longer the
@@ -340,7 +362,7 @@ func (c *cursor) end() *connector.End {
 // count closes a full pull: if there are more customers than were read, not all were listed. One who joined after the
 // last page may make up for one merged away: nobody holds a copy of him yet, so he cannot be taken for gone.
 func (s *Source) count(ctx context.Context, c *cursor) (*connector.End, error) {
-	a, err := s.query(ctx, countStep, "select count(*) from Customer where Active IN (true, false)")
+	a, err := s.query(ctx, countStep, countStatement)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func (s *Source) Lookup(ctx context.Context, keys []connector.Key) (connector.Pa
 	if len(ids) == 0 {
 		return connector.Page{}, nil
 	}
-	return s.lookup(ctx, ids)
+	return s.lookup(ctx, ids, new(int))
 }
 
 // Customer is a look-up of one: QuickBooks attaches nothing to a customer but its own record.
@@ -109,16 +109,24 @@ func (s *Source) Customer(ctx context.Context, id string) (connector.Page, error
 }
 
 // lookup asks again in halves for ids of which a row cannot be had or has no id of its own: that customer is there, and
-// must not be taken for gone.
-func (s *Source) lookup(ctx context.Context, ids []string) (connector.Page, error) {
+// must not be taken for gone. Passed counts the rows that could not be had, since one that could.
+func (s *Source) lookup(ctx context.Context, ids []string, passed *int) (connector.Page, error) {
 	var page connector.Page
-	a, err := s.query(ctx, lookupStep, fmt.Sprintf(
-		"select * from Customer where Id IN ('%s') and Active IN (true, false) MAXRESULTS %d",
-		strings.Join(ids, "', '"), pageSize))
+	statement := fmt.Sprintf("select * from Customer where Id IN ('%s') and Active IN (true, false) MAXRESULTS %d",
+		strings.Join(ids, "', '"), pageSize)
+	a, err := s.query(ctx, lookupStep, statement)
+	if len(ids) == 1 && errors.Is(err, errUnreadableRow) {
+		a, err = s.again(ctx, lookupStep, statement)
+	}
 	switch {
 	case err != nil && !errors.Is(err, errUnreadableRow):
 		return page, err
+	case err != nil && len(ids) == 1 && *passed >= maxPassed:
+		return page, refused(lookupStep, fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed), err)
+	case err != nil && len(ids) == 1:
+		*passed++
 	case err == nil:
+		*passed = 0
 		fill(&page, a.rows)
 		if !lacksID(page) {
 			return page, nil
@@ -130,7 +138,7 @@ func (s *Source) lookup(ctx context.Context, ids []string) (connector.Page, erro
 	}
 	page = connector.Page{}
 	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {
-		found, err := s.lookup(ctx, half)
+		found, err := s.lookup(ctx, half, passed)
 		if err != nil {
 			return connector.Page{}, err
 		}
