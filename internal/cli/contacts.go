@@ -343,7 +343,7 @@ func (c contactUpdateCmd) Run(a *app) error {
 	}
 	edits.Drop = c.Drop
 	if c.Role != "" && len(c.Join) == 0 {
-		return misuse("--role is for the customers to --join; for the others: syncctl contact assign-role %s ROLE", c.Contact)
+		return misuse("--role is for the customers to --join; for the others: syncctl contact assign-role %s ROLE --tenant %s", c.Contact, c.Tenant)
 	}
 	store, tenant, err := c.find(a)
 	if err != nil {
@@ -368,7 +368,7 @@ type contactDeleteCmd struct {
 }
 
 func (contactDeleteCmd) Help() string {
-	return "Example: syncctl contact delete 812 --tenant 'Northern Kelp' --reason 'left in May'\n\nIts history stays: syncctl contact history 812"
+	return "Example: syncctl contact delete 812 --tenant 'Northern Kelp' --reason 'left in May'\n\nIts history stays: syncctl contact history 812 --tenant 'Northern Kelp'"
 }
 
 func (c contactDeleteCmd) Run(a *app) error {

@@ -15,7 +15,8 @@ func (doctorCmd) Help() string {
 	return "Example: syncctl doctor\n\n" +
 		"It checks what contactsync stands on and changes nothing: Postgres, its login and rights, the schema, the key ring, the clocks, " +
 		"Redis, workers, scheduler, stuck runs. Give it the environment of a worker: without REDIS_URL and CREDENTIALS_KEY those parts are not " +
-		"checked, and it says so. The exit status is 0 if all is well, 3 if something is to be done, 1 if Postgres cannot be asked at all."
+		"checked, and it says so. Give it the scheduler's QUICKBOOKS_MONTHLY_CALLS too, else a schedule that their end stopped looks like " +
+		"one without a scheduler. The exit status is 0 if all is well, 3 if something is to be done, 1 if Postgres cannot be asked at all."
 }
 
 func (doctorCmd) Run(a *app) error {
@@ -24,6 +25,9 @@ func (doctorCmd) Run(a *app) error {
 		return err
 	}
 	in := doctor.Installation{}
+	if in.Allowances, err = a.Allowances(); err != nil {
+		return err
+	}
 	// Not a.db, which refuses what is to be examined.
 	if in.Store, err = postgres.Open(url, 2); err != nil {
 		return err

@@ -32,6 +32,7 @@ func TestDoctor(t *testing.T) {
 		var out, errs bytes.Buffer
 		exit := cli.Run(t.Context(), cli.Setup{
 			DatabaseURL: func() (string, error) { return dsn, nil }, RingIfSet: func() (*credentials.Ring, error) { return nil, nil },
+			Allowances:    func() (map[string]int64, error) { return nil, nil },
 			RedisURLIfSet: func() (string, error) { return "", nil },
 			Stdout:        &out, Stderr: &errs, LoginName: "tester", TerminalColumns: 100,
 		}, append([]string{"doctor"}, args...))

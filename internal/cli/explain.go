@@ -38,7 +38,7 @@ func (c contactExplainCmd) Run(a *app) error {
 		a.explain(x)
 	}
 	for _, was := range e.Earlier {
-		a.out.say(nil, "%s", earlier(was))
+		a.out.say(nil, "%s", earlier(tenant, was))
 	}
 	if len(e.Contacts) > 0 {
 		return nil
@@ -139,7 +139,7 @@ func roleOf(x postgres.Explained, p postgres.ExplainedPlace) string {
 	return printable(erp)
 }
 
-func earlier(e postgres.Earlier) string {
+func earlier(tenant int64, e postgres.Earlier) string {
 	which, how := fmt.Sprintf("contact %d", e.Contact), "replaced"
 	if !e.Exists {
 		which += ", which is deleted,"
@@ -154,8 +154,8 @@ func earlier(e postgres.Earlier) string {
 	if e.Why != "" {
 		by += ": " + e.Why
 	}
-	return printable(fmt.Sprintf("It was an address of %s until %s, %s %s. syncctl contact history %d tells more",
-		which, e.Until.UTC().Format("2006-01-02 15:04"), how, by, e.Contact))
+	return printable(fmt.Sprintf("It was an address of %s until %s, %s %s. syncctl contact history %d --tenant %d tells more",
+		which, e.Until.UTC().Format("2006-01-02 15:04"), how, by, e.Contact, tenant))
 }
 
 func reading(r postgres.Reading) string {

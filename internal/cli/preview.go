@@ -54,17 +54,20 @@ func (a *app) printReport(r postgres.RunState, document map[string]any, rows [5]
 	if cause := document["hold_cause"]; cause != nil {
 		a.out.say(nil, "Held, and still active afterwards: %d customer contacts, because %s.", r.Held, cause)
 	}
-	section := func(title, name string, of postgres.Rows, next string, columns ...string) {
-		if len(of.Values) > 0 {
-			a.out.say(nil, "\n%s", title)
-			a.out.list(name, of, next, columns...)
+	section := func(title, name string, of postgres.Rows, columns ...string) {
+		if len(of.Values) == 0 {
+			return
+		}
+		a.out.say(nil, "\n%s", title)
+		a.out.list(name, of, "", columns...)
+		if next := p.next(of); next != "" { // whole, since resync and run watch print it too
+			a.out.say(nil, "There are more: syncctl run show %d --offset %s", r.ID, next)
 		}
 	}
-	section("Counts:", "counts", rows[1], "", "what", "entity", "records", "customers")
-	section("Mail:", "mail", rows[2], "", "starts", "communication_type", "addresses", "customers", "left_without")
-	section("Changes:", "changes", rows[3], p.next(rows[3]), "what", "customer_erp_id", "customer_name", "contact_name", "field", "was", "became", "reason")
-	section("Who starts and stops getting mail:", "mail", rows[4], p.next(rows[4]),
-		"starts", "communication_type", "customer_erp_id", "customer_name", "contact_name", "email", "last")
+	section("Counts:", "counts", rows[1], "what", "entity", "records", "customers")
+	section("Mail:", "mail", rows[2], "starts", "communication_type", "addresses", "customers", "left_without")
+	section("Changes:", "changes", rows[3], "what", "customer_erp_id", "customer_name", "contact_name", "field", "was", "became", "reason")
+	section("Who starts and stops getting mail:", "mail", rows[4], "starts", "communication_type", "customer_erp_id", "customer_name", "contact_name", "email", "last")
 }
 
 // reportPage is page, but that a document is whole unless it is asked for in parts.

@@ -113,7 +113,7 @@ func TestPreviewReport(t *testing.T) {
 	if strings.Contains(text, "\x1b") {
 		t.Errorf("a name moves the reader's cursor: %q", text)
 	}
-	if first := ctl(3, "run", "show", run, "--limit", "2"); !strings.Contains(first, "--offset 2") {
+	if first := ctl(3, "run", "show", run, "--limit", "2"); !strings.Contains(first, "syncctl run show "+run+" --offset 2") {
 		t.Errorf("nothing says that there is more:\n%s", first)
 	}
 	var document struct {

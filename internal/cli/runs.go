@@ -424,7 +424,7 @@ func (c runCancelCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	status, err := store.CancelRun(a.ctx, c.aRun.Run)
+	status, err := store.CancelRun(a.ctx, c.aRun.Run, a.by)
 	if err != nil {
 		return err
 	}

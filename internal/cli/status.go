@@ -14,7 +14,8 @@ type statusCmd struct{}
 func (statusCmd) Help() string {
 	return "Example: syncctl status\n\n" +
 		"The worst comes first, each with the command to type. The exit status is 3 if a person must act, else 0. " +
-		"Give it the scheduler's QUICKBOOKS_MONTHLY_CALLS, and it says how much of them is used from 80 % on."
+		"Give it the scheduler's QUICKBOOKS_MONTHLY_CALLS: it says how much of them is used from 80 % on, and without it a schedule that " +
+		"their end stopped looks like one without a scheduler."
 }
 
 func (statusCmd) Run(a *app) error {

@@ -40,6 +40,8 @@ type Installation struct {
 	Store *postgres.Store
 	Redis *queue.Redis      // nil: not checked
 	Ring  *credentials.Ring // nil: not checked
+	// Allowances are the metered calls a month, by ERP: a schedule that waits for the next month does not miss a scheduler.
+	Allowances map[string]int64
 	// Now is this machine's clock; nil: time.Now.
 	Now func() time.Time
 	// LongTransaction is how long a transaction may be open; 0: ten minutes.
@@ -204,7 +206,7 @@ func (e *examination) runs() {
 		return
 	}
 	e.ailments("runs", stuck, "none is stuck")
-	known, err := e.Store.Attention(e.ctx, nil)
+	known, err := e.Store.Attention(e.ctx, e.Allowances)
 	if err != nil {
 		e.add("scheduler", Problem, "see login and rights", "%v", err)
 		return

@@ -248,6 +248,19 @@ func TestBrokenThingsAreFound(t *testing.T) {
 			func() { i.exec(`UPDATE contactsync.connections SET next_due_at = now() + interval '1 h'`) },
 		},
 		{
+			"MonthIsUsedUp", "scheduler", doctor.OK, "", "",
+			func() {
+				i.is.Allowances = map[string]int64{"memory": 1}
+				i.exec(`INSERT INTO contactsync.call_counts (tenant_id, connection_id, month, calls)
+					SELECT tenant_id, id, date_trunc('month', now() AT TIME ZONE 'UTC'), 1 FROM contactsync.connections;
+					UPDATE contactsync.connections SET next_due_at = now() - interval '1 h'`)
+			},
+			func() {
+				i.is.Allowances = nil
+				i.exec(`DELETE FROM contactsync.call_counts; UPDATE contactsync.connections SET next_due_at = now() + interval '1 h'`)
+			},
+		},
+		{
 			"PausedERP", "erps", doctor.Problem, "memory refuses this installation", "syncctl run list --status failed",
 			func() {
 				i.exec(`INSERT INTO contactsync.erp_pauses (erp, cause, next_trial_at) VALUES ('memory', 'invalid_client', now())`)

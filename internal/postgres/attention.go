@@ -165,9 +165,13 @@ func (l *look) pauses() error {
 	err := l.tx.SelectContext(l.ctx, &pauses, `SELECT erp, cause, since FROM erp_pauses WHERE ended_at IS NULL ORDER BY since`)
 	for _, p := range pauses {
 		l.paused = append(l.paused, p.ERP)
-		l.add(Critical, "erp_paused", "syncctl run list --status failed",
-			"%s refuses this installation for %s, and its schedule waits: %s. Correct the environment and start the workers again",
-			p.ERP, l.ago(p.Since), strings.TrimRight(p.Cause, ". "))
+		todo := "The app is blocked, an allowance is used up, or a restore brought back dead logins: then have one company connect again. " +
+			"A run that succeeds ends it"
+		if strings.HasPrefix(p.Cause, "misconfigured: ") {
+			todo = "Correct the environment and start the workers again"
+		}
+		l.add(Critical, "erp_paused", "syncctl run list --status failed", "%s refuses this installation for %s, and its schedule waits: %s. %s",
+			p.ERP, l.ago(p.Since), strings.TrimRight(p.Cause, ". "), todo)
 	}
 	return err
 }
@@ -316,8 +320,8 @@ var kinds = []kind{
 		FROM connections n WHERE n.state = 'needs_attention'`,
 		"syncctl connection list --state needs_attention",
 		func(l *look, f found) (string, string) {
-			return fmt.Sprintf("needs attention, %s: %s", l.dataOf(f.At), f.What),
-				fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
+			return fmt.Sprintf("needs attention, %s: %s. With what is mended in the ERP itself: syncctl connection resume %d",
+				l.dataOf(f.At), strings.TrimRight(f.What, ". "), f.Connection), fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
 		}},
 	{"failing", Warning, `
 		SELECT n.tenant_id, n.id AS connection_id, n.name, r.id AS run_id, n.last_success_at AS at, 0 AS n,

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
@@ -81,7 +82,12 @@ func TestAttention(t *testing.T) {
 				('other', 'over', now(), now()); UPDATE erp_pauses SET ended_at = now() WHERE erp = 'other';
 			UPDATE connections SET next_due_at = now() - interval '5 h', stale_at = now() - interval '3 h'`, nil,
 			[]string{"critical erp_paused 0 syncctl run list --status failed: memory refuses this installation for 3 h, " +
-				"and its schedule waits: invalid_client."},
+				"and its schedule waits: invalid_client. The app is blocked, an allowance is used up, or a restore brought back dead logins: " +
+				"then have one company connect again. A run that succeeds ends it"},
+		},
+		"PausedByItsKeys": {
+			`INSERT INTO erp_pauses (erp, cause, since, next_trial_at) VALUES ('memory', 'misconfigured: invalid_client', now() - interval '3 h', now())`, nil,
+			[]string{"critical erp_paused 0 syncctl run list --status failed: invalid_client. Correct the environment and start the workers again"},
 		},
 		"Calls79": {calls(79), hundred, nil},
 		"Calls80": {calls(80), hundred, []string{"warning metered_calls 0 syncctl connection show 1: 80 of 100 calls of this month are used (80 %)"}},
@@ -141,7 +147,8 @@ func TestAttention(t *testing.T) {
 		"StaleButOff": {`UPDATE connections SET stale_at = now() - interval '1 h', state = 'paused'`, nil, nil},
 		"NeedsAttention": {
 			`UPDATE connections SET state = 'needs_attention', state_reason = 'the login was refused', stale_at = now() - interval '1 h'`, nil,
-			[]string{"warning needs_attention 1 syncctl connection credentials 1 FILE: needs attention, data 3 h old: the login was refused"},
+			[]string{"warning needs_attention 1 syncctl connection credentials 1 FILE: needs attention, data 3 h old: the login was refused. " +
+				"With what is mended in the ERP itself: syncctl connection resume 1"},
 		},
 		"Stale": {
 			`UPDATE connections SET stale_at = now() - interval '1 s', last_success_at = NULL`, nil,
@@ -326,5 +333,24 @@ func TestAttentionCounts(t *testing.T) {
 	want := "{2 map[active:1 paused:1] map[queued:1] map[failed:1 succeeded:2] map[created:11 deactivated:44 held:55 read:67 updated:22]}"
 	if got := fmt.Sprint(a.Summary); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestTimesAreUTC: documents promise it, and a server may live in another zone.
+func TestTimesAreUTC(t *testing.T) {
+	t.Parallel()
+	store, db := calm(t)
+	statements(t, db, goodRun+`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kolkata''', current_database()); END $$`)
+	db.SetMaxIdleConns(0) // the next connection begins in that zone
+	var zone string
+	if err := db.QueryRowContext(t.Context(), `SHOW timezone`).Scan(&zone); err != nil || zone != "Asia/Kolkata" {
+		t.Fatal(zone, err)
+	}
+	r, err := store.Run(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := r.FinishedAt.Format(time.RFC3339); !strings.HasSuffix(at, "Z") {
+		t.Errorf("%s is not UTC", at)
 	}
 }

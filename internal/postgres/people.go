@@ -16,8 +16,8 @@ import (
 // What people change of roles. Each change that moves mail says whose before it is written (Weigh).
 
 // ErrNoRoom says that a tenant has as many roles as it may have.
-var ErrNoRoom = fmt.Errorf("the tenant has %d roles, the most there may be: delete one first, `syncctl role list` shows which are used least "+
-	"(`syncctl role delete ROLE --move-to ROLE`)", contact.RoleMax)
+var ErrNoRoom = fmt.Errorf("the tenant has %d roles, the most there may be: delete one first, `syncctl role list --tenant T` shows which are used least "+
+	"(`syncctl role delete ROLE --move-to ROLE --tenant T`)", contact.RoleMax)
 
 // nameOf names a role in the history: by its name then, and by the id that outlives a renaming.
 func nameOf(r contact.Role) string {

@@ -721,15 +721,27 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 	return nil
 }
 
-// CancelRun asks for a run to stop. One that nobody works ends at once, else it ends at its next page.
-func (s *Store) CancelRun(ctx context.Context, run int64) (status string, err error) {
+// CancelRun asks for a run to stop. One that nobody works ends at once, else it ends at its next page. Who asked, and why, is in the history of
+// its connection.
+func (s *Store) CancelRun(ctx context.Context, run int64, by By) (status string, err error) {
 	err = s.in(ctx, asOps, anyTenant, func(tx *sqlx.Tx) error {
-		return notFound(tx.GetContext(ctx, &status, `
+		var of struct {
+			Tenant     int64  `db:"tenant_id"`
+			Connection int64  `db:"connection_id"`
+			Status     string `db:"status"`
+		}
+		err := tx.GetContext(ctx, &of, `
 			UPDATE runs SET cancel_requested = true,
 				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
 				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
 				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
-			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING status`, run), "unfinished run")
+			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING tenant_id, connection_id, status`, run)
+		if err != nil {
+			return notFound(err, "unfinished run")
+		}
+		status = of.Status
+		asked := change{field: "cancelled_run", became: fmt.Sprint(run)}
+		return tell(ctx, tx, of.Tenant, &of.Connection, "connection", of.Connection, []change{asked}, by)
 	})
 	if err != nil {
 		return "", fmt.Errorf("cancel run %d: %w", run, err)

@@ -169,9 +169,10 @@ func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, 
 	if tenant != anyTenant {
 		scope = strconv.FormatInt(tenant, 10)
 	}
-	// Postgres would compile what reads a large connection, for seconds that are never won back.
+	// Postgres would compile what reads a large connection, for seconds that are never won back. Times are read in the session's zone, and
+	// documents say UTC.
 	begin := fmt.Sprintf(`SELECT set_config('search_path', 'contactsync, public', true), set_config('statement_timeout', '%d', true),
-		set_config('idle_in_transaction_session_timeout', '%d', true), set_config('jit', 'off', true),
+		set_config('idle_in_transaction_session_timeout', '%d', true), set_config('jit', 'off', true), set_config('timezone', 'UTC', true),
 		set_config('contactsync.tenant_id', '%s', true), set_config('role', '%s', true)`, statementPatience.Milliseconds(), idlePatience.Milliseconds(), scope, as)
 	if _, err = tx.ExecContext(ctx, begin); err != nil {
 		return fmt.Errorf("postgres: take role %s: %w", as, err)

@@ -79,6 +79,9 @@ func (p Program) run(ctx context.Context, args, environ []string, stderr io.Writ
 		}
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%w: unexpected argument %q; it takes none", errUsage, flags.Arg(0))
+	}
 	c, err := p.Config(environ)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)

@@ -241,7 +241,7 @@ func TestRunSeesADecisionAsAWhole(t *testing.T) {
 			return err
 		},
 		"Cancelled": func(w *world, _ postgres.Hold, approval int64) error {
-			_, err := w.store.CancelRun(w.ctx, approval)
+			_, err := w.store.CancelRun(w.ctx, approval, postgres.By{User: "ops"})
 			return err
 		},
 	} {
@@ -306,7 +306,7 @@ func TestChangedRightsStayAChangeWhileAnApprovalMayBeTakenBack(t *testing.T) {
 	if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != "succeeded" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if _, err := w.store.CancelRun(w.ctx, approval); err != nil {
+	if _, err := w.store.CancelRun(w.ctx, approval, postgres.By{User: "ops"}); err != nil {
 		t.Fatal(err)
 	}
 	w.wantRun(postgres.Full, "the approval was taken back", 0, 1)

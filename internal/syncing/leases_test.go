@@ -217,7 +217,7 @@ func TestPeopleStopARunThatIsWorked(t *testing.T) {
 		w := setup(t, memory.QuickBooks)
 		w.customers(12)
 		run := w.midway(func(run int64) {
-			if _, err := w.store.CancelRun(w.ctx, run); err != nil {
+			if _, err := w.store.CancelRun(w.ctx, run, postgres.By{User: "ops"}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -233,7 +233,7 @@ func TestPeopleStopARunAtItsEnd(t *testing.T) {
 	t.Parallel()
 	stop := map[string]func(w *world, run int64) error{
 		"cancelled": func(w *world, run int64) error {
-			_, err := w.store.CancelRun(w.ctx, run)
+			_, err := w.store.CancelRun(w.ctx, run, postgres.By{User: "ops"})
 			return err
 		},
 		"waiting": func(w *world, _ int64) error {

@@ -416,7 +416,7 @@ func TestPreviewSurvivesWorkers(t *testing.T) {
 	if kept() != "1" {
 		t.Errorf("%s pages are kept, want 1", kept())
 	}
-	if _, err := w.store.CancelRun(w.ctx, run); err != nil {
+	if _, err := w.store.CancelRun(w.ctx, run, postgres.By{User: "ops"}); err != nil {
 		t.Fatal(err)
 	}
 	if kept() != "0" {

@@ -336,7 +336,7 @@ func TestAbsenceIsNotDeletion(t *testing.T) {
 			if n := len(w.list(postgres.Contacts, postgres.Filter{Column: "active", Value: true})); n != 12 {
 				t.Errorf("after a cut pull %d are active, want 12", n)
 			}
-			if _, err := w.store.CancelRun(w.ctx, run); err != nil {
+			if _, err := w.store.CancelRun(w.ctx, run, postgres.By{User: "ops"}); err != nil {
 				t.Fatal(err)
 			}
 			r := w.mustSync(postgres.Full)

@@ -182,7 +182,7 @@ func (w *world) cancel(rng *rand.Rand) {
 	if run == 0 {
 		return
 	}
-	if _, err := w.ops.CancelRun(w.ctx, run); err == nil { // else it has just ended
+	if _, err := w.ops.CancelRun(w.ctx, run, postgres.By{User: "ops"}); err == nil { // else it has just ended
 		w.tally.did("operator: cancel")
 	}
 }

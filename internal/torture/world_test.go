@@ -467,7 +467,7 @@ func (w *world) impatient() {
 	}
 	run := w.anyRow(rand.New(rand.NewPCG(1, 1)), `SELECT id FROM contactsync.runs WHERE status = 'waiting' AND not_before > now() + interval '3 seconds'`)
 	if run != 0 {
-		_, _ = w.ops.CancelRun(w.ctx, run) // or it has just gone on
+		_, _ = w.ops.CancelRun(w.ctx, run, postgres.By{User: "ops"}) // or it has just gone on
 		w.tally.did("operator: cancel of what waits long")
 	}
 }
