@@ -92,6 +92,8 @@ var mutants = []mutant{
 		"./internal/cli", "TestLoginThatWorksIsKept"},
 	{"new credentials are stored whether the ERP takes them or not", "15", one("internal/postgres/connections.go", "case !proven && now.Works:", "case !proven && now.Works && false:"),
 		"./internal/cli", "TestLoginThatWorksIsKept"},
+	{"a mistyped realm holds the token too", "9", one("internal/cli/connections.go", `login.RefreshToken != "" && login.RefreshToken != given.RefreshToken`, `login.RefreshToken != ""`),
+		"./internal/cli", "TestWrongRealmTakesNoToken"},
 	{"a removed connection comes back", "14", one("internal/postgres/connections.go", `if was == "removed" && state != was {`, `if was == "removed" && state == "" {`),
 		inStore, "TestRemovedStaysRemoved"},
 	{"the daily full run begins every other day", "6", one("internal/postgres/runs.go", "early <= every/16 &&", "early < 0 &&"),

@@ -267,16 +267,18 @@ func loginKept(cause error) error {
 		"more use: once this is mended, authorise again: %w", cause)
 }
 
-// sure is a context to store a login in: a token that was renewed is stored although Ctrl-C came meanwhile.
+// sure is a context to store a login in: a token that was renewed is stored although Ctrl-C came meanwhile, and although a worker that
+// renews the old one keeps its row for a while.
 func (a *app) sure(renewed bool) (context.Context, context.CancelFunc) {
 	if !renewed {
 		return a.ctx, func() {}
 	}
-	return context.WithTimeout(context.WithoutCancel(a.ctx), 10*time.Second)
+	return context.WithTimeout(context.WithoutCancel(a.ctx), 40*time.Second)
 }
 
 // prove tries a login that is not stored yet. The check may spend the refresh token that it was given: what it leaves behind is to be stored, and
-// must not be lost if the token was renewed.
+// must not be lost if the token was renewed. Renewed by the same token, as QuickBooks does for a day, it was not: its file is as good as before,
+// and a connection that does not work is not to be a second holder of it.
 func (a *app) prove(ring *credentials.Ring, erp connector.Connector, account connector.Account, given connector.Credentials, about credentials.Place) (
 	login connector.Credentials, check connector.Check, renewed bool, err error,
 ) {
@@ -284,14 +286,13 @@ func (a *app) prove(ring *credentials.Ring, erp connector.Connector, account con
 	if vault.stored, err = ring.Pack(given, about); err != nil {
 		return given, check, false, err
 	}
-	version := vault.stored.Version
 	account.Tokens = credentials.NewTokenSource(ring, vault, about, erp, account)
 	check, err = erp.Open(account).Check(a.ctx)
 	if err == nil {
 		err = lackingRights(check.Rights)
 	}
 	login, unpackErr := ring.Unpack(vault.stored, about)
-	return login, check, vault.stored.Version != version && login.RefreshToken != "", errors.Join(err, unpackErr)
+	return login, check, login.RefreshToken != "" && login.RefreshToken != given.RefreshToken, errors.Join(err, unpackErr)
 }
 
 // passing is a Vault in memory, for credentials that are not stored yet.

@@ -17,57 +17,110 @@ import (
 	"github.com/centime/contactsync/internal/postgres/pgtest"
 )
 
+// desk is where an operator gives logins of two simulated companies.
+type desk struct {
+	t           *testing.T
+	dsn, url    string
+	ring        *credentials.Ring
+	far         *qbo.Sim
+	kelp, other *qbo.Company
+}
+
+func newDesk(t *testing.T, o qbo.Options) *desk {
+	t.Helper()
+	ring, err := credentials.ParseRing(credentials.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := qbo.New(o)
+	server := httptest.NewServer(far)
+	t.Cleanup(server.Close)
+	d := &desk{
+		t: t, dsn: pgtest.New(t), url: server.URL, ring: ring, far: far, kelp: far.AddCompany("9130357", "Kelp"), other: far.AddCompany("9130358", "Other"),
+	}
+	if out, exit := d.run("tenant", "add", "Kelp"); exit != 0 {
+		t.Fatal(out)
+	}
+	return d
+}
+
+func (d *desk) run(args ...string) (string, int) {
+	d.t.Helper()
+	var out, errs bytes.Buffer
+	exit := cli.Run(d.t.Context(), cli.Setup{
+		DatabaseURL: func() (string, error) { return d.dsn, nil }, Ring: func() (*credentials.Ring, error) { return d.ring, nil },
+		Connectors: func() (map[string]connector.Connector, error) {
+			return map[string]connector.Connector{quickbooks.OnlineName: quickbooks.Online(quickbooks.App{ClientID: "client", ClientSecret: "secret"})}, nil
+		},
+		Stdout: &out, Stderr: &errs, LoginName: "tester", TerminalColumns: 100,
+	}, args)
+	return out.String() + errs.String(), exit
+}
+
+// file is a new login of a company.
+func (d *desk) file(of *qbo.Company) string {
+	d.t.Helper()
+	name := filepath.Join(d.t.TempDir(), "login.json")
+	if err := os.WriteFile(name, []byte(`{"refresh_token":"`+of.Connect().RefreshToken+`"}`), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	return name
+}
+
+func (d *desk) add(login, realm string, more ...string) (string, int) {
+	d.t.Helper()
+	return d.run(append([]string{"connection", "add", "--tenant", "Kelp", "--erp", quickbooks.OnlineName, "--account", realm, "--credentials", login,
+		"--set", "api_url=" + d.url, "--set", "token_url=" + d.url + "/oauth2/v1/tokens/bearer"}, more...)...)
+}
+
+func (d *desk) want(out string, exit, status int, says string) {
+	d.t.Helper()
+	if exit != status || !strings.Contains(out, says) {
+		d.t.Errorf("exit status %d, want %d with %q\n%s", exit, status, says, out)
+	}
+}
+
+// TestWrongRealmTakesNoToken: a refresh shortly after the grant gives the same token again. A connection that does not answer, such as one of
+// a mistyped realm, then keeps none of it: of two holders of one token the first that is given another ends the other's login.
+func TestWrongRealmTakesNoToken(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, qbo.Options{})
+	login := d.file(d.kelp)
+	out, exit := d.add(login, d.other.Realm)
+	d.want(out, exit, 1, "nothing was added")
+	if n := pgtest.Value(t, d.dsn, `SELECT count(*) FROM contactsync.connections`); n != "0" {
+		t.Errorf("%s connections hold the token", n)
+	}
+	out, exit = d.add(login, d.kelp.Realm)
+	d.want(out, exit, 0, "Connection")
+
+	// A second try of the same file is told to be one, not to need another grant.
+	again := d.file(d.kelp)
+	d.far.Fail(erpsim.Rule{Op: qbo.CompanyInfo}, qbo.Fault{Kind: qbo.HTML503})
+	out, exit = d.run("connection", "credentials", "1", again)
+	d.want(out, exit, 1, "nothing was changed")
+	if strings.Contains(out, "of no more use") {
+		t.Errorf("a login that still works is told to be spent:\n%s", out)
+	}
+	d.far.ClearFaults("")
+	out, exit = d.run("connection", "credentials", "1", again)
+	d.want(out, exit, 0, "Kelp")
+}
+
 // TestLoginThatWorksIsKept: credentials that the ERP does not take for a company, such as those of another one, never take the place of a login
 // that works, also where the try has renewed their token. Once there is none that works, a renewed token is kept. What people set of a
 // connection is told when it is added again.
 func TestLoginThatWorksIsKept(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.New(t)
-	ring, err := credentials.ParseRing(credentials.NewKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	far := qbo.New(qbo.Options{RotateAfter: -1})
-	server := httptest.NewServer(far)
-	t.Cleanup(server.Close)
-	kelp, other := far.AddCompany("9130357", "Kelp"), far.AddCompany("9130358", "Other")
-	run := func(args ...string) (string, int) {
-		t.Helper()
-		var out, errs bytes.Buffer
-		exit := cli.Run(t.Context(), cli.Setup{
-			DatabaseURL: func() (string, error) { return dsn, nil }, Ring: func() (*credentials.Ring, error) { return ring, nil },
-			Connectors: func() (map[string]connector.Connector, error) {
-				return map[string]connector.Connector{quickbooks.OnlineName: quickbooks.Online(quickbooks.App{ClientID: "client", ClientSecret: "secret"})}, nil
-			},
-			Stdout: &out, Stderr: &errs, LoginName: "tester", TerminalColumns: 100,
-		}, args)
-		return out.String() + errs.String(), exit
-	}
-	file := func(of *qbo.Company) string {
-		t.Helper()
-		name := filepath.Join(t.TempDir(), "login.json")
-		if err := os.WriteFile(name, []byte(`{"refresh_token":"`+of.Connect().RefreshToken+`"}`), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
+	d := newDesk(t, qbo.Options{RotateAfter: -1})
+	dsn, far, kelp, other, run, file, want := d.dsn, d.far, d.kelp, d.other, d.run, d.file, d.want
 	add := func(login string, more ...string) (string, int) {
 		t.Helper()
-		return run(append([]string{"connection", "add", "--tenant", "Kelp", "--erp", quickbooks.OnlineName, "--account", kelp.Realm, "--credentials", login,
-			"--set", "api_url=" + server.URL, "--set", "token_url=" + server.URL + "/oauth2/v1/tokens/bearer"}, more...)...)
+		return d.add(login, kelp.Realm, more...)
 	}
 	stored := func() string {
 		return pgtest.Value(t, dsn, `SELECT state || ' ' || schedule || ' ' || encode(box, 'hex') FROM contactsync.connections n
 			JOIN contactsync.credentials c ON c.connection_id = n.id`)
-	}
-	want := func(out string, exit, status int, says string) {
-		t.Helper()
-		if exit != status || !strings.Contains(out, says) {
-			t.Errorf("exit status %d, want %d with %q\n%s", exit, status, says, out)
-		}
-	}
-	if out, exit := run("tenant", "add", "Kelp"); exit != 0 {
-		t.Fatal(out)
 	}
 	misspelt := file(kelp)
 	out, exit := add(misspelt, "--schedule", "@hourli")
