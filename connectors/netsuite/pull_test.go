@@ -373,6 +373,73 @@ func TestSlowPagesAreSaved(t *testing.T) {
 	}
 }
 
+// TestPagesWithoutAnAnswerInTimeGetSmaller: a page that takes NetSuite too long takes it too long the next time too. Half as many rows are
+// asked for then, of customers and of contacts.
+func TestPagesWithoutAnAnswerInTimeGetSmaller(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"FROM customer c WHERE", "FROM contact k"} {
+		f := newFar(t, sim.Options{}, 40)
+		before := f.mustPull(connector.Pull{})
+		f.Pass(2 * time.Hour)
+		for range 40 {
+			f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+		}
+		f.Pass(time.Hour)
+		slow := true
+		f.sim.Before(func(r erpsim.Request) {
+			if slow && strings.Contains(r.Statement, table) {
+				slow = false
+				f.Pass(70 * time.Second)
+			}
+		})
+		f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: table}, sim.Fault{Kind: sim.HTML503})
+		f.sim.Log().Reset()
+		customers, contacts, resume := 0, 0, connector.Cursor("")
+		for tries := 1; ; tries++ {
+			got, err := f.pull(connector.Pull{Since: before.end.Cursor, Resume: resume}, nil)
+			customers, contacts = customers+len(got.customers), contacts+len(got.contacts)
+			if resume = got.last; err == nil {
+				break
+			}
+			if connector.KindOf(err) != connector.Transient || tries > 1 {
+				t.Fatalf("%s: %v", table, err)
+			}
+		}
+		asked := 0
+		for _, s := range f.statements() {
+			if strings.Contains(s, table) {
+				asked++
+			}
+		}
+		if customers != 40 || contacts != 80 || asked != 3 {
+			t.Errorf("%s: %d customers, %d contacts, asked %d times, want 40 and 80 (each customer is one too), in two halves after one failure", table, customers, contacts, asked)
+		}
+	}
+}
+
+// TestRefusedLoginIsNotKeptBack: a second 401 amid a page is told at once. Told only with the next page it would be lost where a step ends on
+// this one, and the next step would log in again: five refused logins lock the user.
+func TestRefusedLoginIsNotKeptBack(t *testing.T) {
+	t.Parallel()
+	f := newFar(t, sim.Options{}, 10)
+	f.do(f.account.Attach(f.customer(sim.Customer{CompanyName: "Kelp"}), f.contact(sim.Contact{FirstName: "Ann"}), sim.Primary))
+	before := f.mustPull(connector.Pull{})
+	f.Pass(2 * time.Hour)
+	f.sim.Fail(erpsim.Rule{Op: sim.Query, Match: "FROM companycontactrelationship r", Times: erpsim.Forever}, sim.Fault{Kind: sim.InvalidLogin})
+	for page, err := range f.Open(nil).Pull(f.Context(), connector.Pull{Since: before.end.Cursor}) {
+		if err != nil {
+			if connector.KindOf(err) != connector.Denied {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		if len(page.Customers) == 0 && len(page.Contacts) > 0 {
+			t.Fatal("a page comes before the refusal that followed it")
+		}
+	}
+	t.Error("nothing was refused")
+}
+
 // TestOthersFailuresLeaveTheColumn: what fails twice that is no listing of places takes nothing from it.
 func TestOthersFailuresLeaveTheColumn(t *testing.T) {
 	t.Parallel()

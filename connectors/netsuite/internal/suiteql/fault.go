@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,12 +45,17 @@ func faultIn(r erphttp.Reply) *fault {
 			Code   erphttp.Text `json:"o:errorCode"`
 		} `json:"o:errorDetails"`
 	}
-	if json.Unmarshal(r.Body, &body) == nil && len(body.Details) > 0 {
-		f.code, f.detail = body.Details[0].Code.Value, body.Details[0].Detail.Value
+	if json.Unmarshal(r.Body, &body) != nil {
+		return f
 	}
-	if !properCode.MatchString(f.code) {
-		f.code = ""
+	var details []string
+	for _, d := range body.Details {
+		details = append(details, d.Detail.Value)
+		if f.code == "" && properCode.MatchString(d.Code.Value) {
+			f.code = d.Code.Value
+		}
 	}
+	f.detail = strings.Join(details, "\n")
 	return f
 }
 
@@ -93,7 +99,10 @@ func aboutStatement(err error) bool {
 	case "INVALID_PARAMETER", "USER_ERROR", "NONEXISTENT_FIELD":
 		return true
 	}
-	return false
+	// Which code these texts come with is not known for certain.
+	return slices.ContainsFunc([]string{"Invalid search query", "Unknown identifier", "Invalid or unsupported search"}, func(text string) bool {
+		return strings.Contains(f.detail, text)
+	})
 }
 
 // unexpected is NetSuite's own failure, by which it also answers some columns it does not have.

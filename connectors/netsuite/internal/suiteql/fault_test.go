@@ -34,6 +34,11 @@ func TestAnswersSayWhatCanBeDone(t *testing.T) {
 			"400 INVALID_PARAMETER", "connection check"},
 		"NoColumn": {400, fault(400, "INVALID_PARAMETER", search+"Field 'fax' for record 'customer' was not found."), connector.Rejected, false, true,
 			"400 INVALID_PARAMETER about fax", "connection check"},
+		"NoCode": {400, fault(400, "", search+"Record 'deletedrecord' was not found."), connector.Rejected, false, true, "400 about deletedrecord", "connection check"},
+		"Second": {
+			400, `{"o:errorDetails":[{"detail":"` + person + `"},{"detail":"Unknown identifier 'fax'","o:errorCode":"ODD_CODE"}]}`, connector.Rejected,
+			false, true, "400 ODD_CODE about fax", "",
+		},
 		"NotOurs":  {400, fault(400, "NONEXISTENT_FIELD", "Unknown identifier 'thorne'"), connector.Rejected, false, true, "400 NONEXISTENT_FIELD", ""},
 		"Syntax":   {400, fault(400, "USER_ERROR", "Failed to parse SQL ["+person+"]"), connector.Rejected, false, true, "400 USER_ERROR", ""},
 		"Request":  {400, fault(400, "INVALID_REQUEST", person), connector.Rejected, false, false, "400 INVALID_REQUEST", "report it"},

@@ -21,7 +21,7 @@ type listing struct {
 // fetch asks for the rows behind those it has.
 func (l *listing) fetch(ctx context.Context, s *Source, c *cursor) error {
 	at := l.fetched.At
-	a, err := s.query(ctx, "list "+l.t.what, l.t.statement(c.Lacks, l.t.next(c.Lacks, at, c.Since)), s.pageSize)
+	a, err := s.query(ctx, "list "+l.t.what, l.t.statement(c.Lacks, l.t.next(c.Lacks, at, c.Since)), cmp.Or(c.Size, s.pageSize))
 	if err != nil {
 		return err
 	}
@@ -93,11 +93,17 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 		if ctx.Err() != nil || aboutStatement(p.failed) && !c.Again {
 			return cmp.Or(p.failed, ctx.Err())
 		}
-		if next == &p.places && tooMuch(c.Lacks, p.failed, s.clock.Now().Sub(asked)) {
+		if connector.KindOf(p.failed) == connector.Denied {
+			return p.failed // kept for the next page, a step that ends on this one would lose it, and the next step log in again
+		}
+		took := s.clock.Now().Sub(asked)
+		if next == &p.places && tooMuch(c.Lacks, p.failed, took) {
 			c.Lacks = c.Lacks.with(relationTable.of(firstPrimary))
 			if aboutStatement(p.failed) {
 				p.failed = nil
 			}
+		} else if p.failed != nil {
+			c.shrink(s.pageSize, p.failed, took)
 		}
 		// What was fetched before a failure is saved, so that a connection with room for one request at a time gets on.
 		hurried = p.failed != nil || s.clock.Now().Sub(began) >= Patience
@@ -117,7 +123,7 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 	}
 	p.places.fill(page, c, p.places.upTo(last))
 	p.contacts.fill(page, c, contacts)
-	if c.Read == before.Read && slices.Equal(c.Lacks, before.Lacks) {
+	if c.Read == before.Read && c.Size == before.Size && slices.Equal(c.Lacks, before.Lacks) {
 		return p.failed
 	}
 	return nil

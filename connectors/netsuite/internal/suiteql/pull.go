@@ -31,6 +31,21 @@ type cursor struct {
 	Was   lacks            `json:"was,omitempty"`   // Lacks before that
 	Read  [4]progress      `json:"read,omitzero"`   // of each of tables
 	Lost  []connector.Kind `json:"lost,omitempty"`  // kinds that a row without an id was of
+	Size  int              `json:"size,omitempty"`  // rows to ask for, since more were too many; 0: the usual
+}
+
+// fewest is how few rows a listing asks for, however long they take.
+const fewest = 10
+
+// shrink has a listing ask for half as many rows after a request that may have failed: one that got no answer in time gets none
+// the next time either.
+func (c *cursor) shrink(usual int, err error, took time.Duration) (shrunk bool) {
+	size := cmp.Or(c.Size, usual)
+	if took < RequestTimeout/2 || connector.KindOf(err) != connector.Transient || size <= fewest {
+		return false
+	}
+	c.Size = max(size/2, fewest)
+	return true
 }
 
 // progress is how much of a table is on pages.
@@ -70,7 +85,8 @@ func begin(p connector.Pull) (cursor, error) {
 	err := json.Unmarshal([]byte(text), &c)
 	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool { return p.At.Last < 0 }) &&
 		(c.Probe == nil || c.Probe.Table >= 0 && c.Probe.Table < len(tables) && c.Probe.Column >= 0 &&
-			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional())))
+			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional()))) &&
+		(c.Size == 0 || c.Size >= fewest && c.Size <= PageSize)
 	if err != nil || c.Version != cursorVersion || !sound {
 		return cursor{}, expired("it is of another version")
 	}
@@ -149,8 +165,11 @@ func (s *Source) page(ctx context.Context, c *cursor, ahead **people) (page conn
 
 // list puts the next rows of a table on a page.
 func (s *Source) list(ctx context.Context, c *cursor, t *table, page *connector.Page) error {
-	l := listing{t: t, fetched: *c.of(t)}
+	l, asked := listing{t: t, fetched: *c.of(t)}, s.clock.Now()
 	if err := l.fetch(ctx, s, c); err != nil {
+		if ctx.Err() == nil && c.shrink(s.pageSize, err, s.clock.Now().Sub(asked)) {
+			return nil // a page without rows, which says where to go on
+		}
 		return err
 	}
 	l.fill(page, c, len(l.rows))

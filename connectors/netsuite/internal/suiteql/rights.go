@@ -68,7 +68,7 @@ func Rights(stored string) []connector.Right {
 func (l lacks) rights() []connector.Right {
 	var all []connector.Right
 	for _, t := range tables {
-		all = append(all, connector.Right{Name: t.what, Readable: !l.has(t.name), Needed: t.needed, Fix: t.fix})
+		all = append(all, connector.Right{Name: t.what, Readable: !l.has(t.name), Needed: t.needed, Fix: t.mend()})
 		for _, c := range t.columns {
 			field := t.of(c.name)
 			if howNotWhat(field) || !l.has(field) {
@@ -92,8 +92,8 @@ func (l lacks) denied() error {
 	for _, t := range tables {
 		if t.needed && l.has(t.name) {
 			return &connector.Error{
-				Kind: connector.Denied, Step: "probe permissions", Hint: t.fix,
-				Message: fmt.Sprintf("the role may not read %s (table %s)", t.what, t.name),
+				Kind: connector.Denied, Step: "probe permissions", Hint: t.mend(),
+				Message: fmt.Sprintf("the role may not read %s (table %s), or not the fields of it that are needed", t.what, t.name),
 			}
 		}
 	}

@@ -103,6 +103,23 @@ var (
 // of names a column of the table in lacks.
 func (t *table) of(column string) string { return t.name + "." + column }
 
+// mend is what an administrator does: a hidden column that is needed is answered as a missing table is.
+func (t *table) mend() string {
+	if !t.needed {
+		return t.fix
+	}
+	var names []string
+	for _, c := range t.columns {
+		if !c.optional {
+			names = append(names, c.name)
+		}
+	}
+	if t.dated {
+		names = append(names, "lastmodifieddate")
+	}
+	return fmt.Sprintf("%s If it has them all, show it each of the fields %s of %s.", t.fix, strings.Join(names, ", "), t.name)
+}
+
 // optional names the columns that may be lacking.
 func (t *table) optional() []string {
 	var names []string
