@@ -100,6 +100,8 @@ var mutants = []mutant{
 		"if connector.KindOf(p.failed) == connector.Denied {", `if connector.KindOf(p.failed) == "never" {`), "./connectors/netsuite", "TestRefusedLoginIsNotKeptBack"},
 	{"a table is known to be missing by a code alone", "8", one("connectors/netsuite/internal/suiteql/fault.go", `"Invalid search query", "Unknown identifier",`, ``),
 		"./connectors/netsuite/internal/suiteql", "TestAnswersSayWhatCanBeDone"},
+	{"check logs in again with a login whose tokens are refused", "9", one("internal/cli/connections.go", "vault.Refused(noting, err))", "vault.Refused(noting, nil))"),
+		"./internal/cli", "TestNetSuiteConnection"},
 	{"a removed connection comes back", "14", one("internal/postgres/connections.go", `if was == "removed" && state != was {`, `if was == "removed" && state == "" {`),
 		inStore, "TestRemovedStaysRemoved"},
 	{"the daily full run begins every other day", "6", one("internal/postgres/runs.go", "early <= every/16 &&", "early < 0 &&"),

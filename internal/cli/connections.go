@@ -538,10 +538,13 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 		return connector.Check{}, err
 	}
 	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
-	account.Tokens = credentials.NewTokenSource(ring, store.Vault(found.Tenant, found.ID), place(found.Tenant, found.ID), erp, account)
+	vault := store.Vault(found.Tenant, found.ID)
+	account.Tokens = credentials.NewTokenSource(ring, vault, place(found.Tenant, found.ID), erp, account)
 	check, err := erp.Open(account).Check(a.ctx)
 	if err != nil {
-		return connector.Check{}, fmt.Errorf("check connection %d: %w", found.ID, err)
+		noting, end := a.sure(true)
+		defer end()
+		return connector.Check{}, errors.Join(fmt.Errorf("check connection %d: %w", found.ID, err), vault.Refused(noting, err))
 	}
 	return check, nil
 }

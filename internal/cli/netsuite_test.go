@@ -13,6 +13,7 @@ import (
 	"github.com/centime/contactsync/internal/cli"
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/credentials"
+	"github.com/centime/contactsync/internal/erpsim"
 	sim "github.com/centime/contactsync/internal/erpsim/netsuite"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
 )
@@ -136,8 +137,25 @@ func TestNetSuiteConnection(t *testing.T) {
 		t.Errorf("shown is\n%s", out)
 	}
 
-	// A refused login is remembered: asked again, nobody logs in.
+	// A refused login is remembered: asked again, nobody logs in. Where NetSuite gives a token and does not take it, that is two.
 	account.Allow("contact")
+	far.Fail(erpsim.Rule{Op: sim.ServerTime, Times: erpsim.Forever}, sim.Fault{Kind: sim.InvalidLogin})
+	far.Log().Reset()
+	for range 3 {
+		if out, exit := run("connection", "check", "1"); exit != 1 || !strings.Contains(out, "INVALID_LOGIN") {
+			t.Errorf("exit status %d\n%s", exit, out)
+		}
+	}
+	if n := far.Log().Count("", sim.ServerTime); n != 2 {
+		t.Errorf("%d refused requests of three checks", n)
+	}
+	far.ClearFaults("")
+	if out, exit := run("connection", "resume", "1"); exit != 0 {
+		t.Fatal(out)
+	}
+	if out, exit := run("connection", "check", "1"); exit != 0 {
+		t.Errorf("after resume: exit status %d\n%s", exit, out)
+	}
 	account.Revoke()
 	before := account.Logins().Failed
 	for range 3 {

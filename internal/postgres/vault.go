@@ -175,6 +175,15 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 	return renewed, again, err
 }
 
+// Refused notes a login that the ERP refused though it had given it a token, so that nobody logs in with it again. Another error is none of its
+// business.
+func (v *Vault) Refused(ctx context.Context, refusal error) error {
+	if !noTrial(refusal) {
+		return nil
+	}
+	return v.in(ctx, func(tx *sqlx.Tx) error { return rememberRefusal(ctx, tx, v.tenant, v.connection, refusal) })
+}
+
 // noTrial says whether an error keeps everybody from logging in again.
 func noTrial(err error) bool {
 	e, ok := errors.AsType[*connector.Error](err)

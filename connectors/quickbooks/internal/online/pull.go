@@ -185,8 +185,8 @@ func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
 }
 
 // again asks once more for a single row that could not be had, after another query was answered: what is refused then is the
-// row. Without that, a service that refuses every query for a while would have healthy rows passed over, and places behind the
-// last row, where an answer without rows reads as the end of all changes.
+// row (decision 26). Without that, a service that refuses every query for a while would have healthy rows passed over, and places
+// behind the last row, where an answer without rows reads as the end of all changes.
 func (s *Source) again(ctx context.Context, step, statement string) (answer, error) {
 	if _, err := s.query(ctx, countStep, countStatement); err != nil {
 		if errors.Is(err, errUnreadableRow) {
