@@ -320,7 +320,8 @@ func TestPlaceThatIsBackAfterARefreshStays(t *testing.T) {
 		t.Fatalf("refreshed: %q, %+v", got, w.state(refresh))
 	}
 	w.erp.Attach(ids[5], zoe, connector.ERPRole{})
-	for next != nil {
+	w.worker.Step = time.Nanosecond
+	for steps := 0; next != nil && steps < 100; steps++ {
 		next = w.worker.Work(w.ctx, run, next.Delivery)
 	}
 	if r := w.state(run); r.Status != "succeeded" || r.Gone != 0 || !strings.Contains(w.at(ids[5]), "Zoe") {
