@@ -102,6 +102,8 @@ var mutants = []mutant{
 		"./connectors/netsuite/internal/suiteql", "TestAnswersSayWhatCanBeDone"},
 	{"check logs in again with a login whose tokens are refused", "9", one("internal/cli/connections.go", "vault.Refused(noting, err))", "vault.Refused(noting, nil))"),
 		"./internal/cli", "TestNetSuiteConnection"},
+	{"a payment is new evidence against a rejected hold", "7", one("internal/postgres/page.go", `case edition != "":`, `case edition == "never":`),
+		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"a removed connection comes back", "14", one("internal/postgres/connections.go", `if was == "removed" && state != was {`, `if was == "removed" && state == "" {`),
 		inStore, "TestRemovedStaysRemoved"},
 	{"the daily full run begins every other day", "6", one("internal/postgres/runs.go", "early <= every/16 &&", "early < 0 &&"),

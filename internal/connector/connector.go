@@ -100,6 +100,7 @@ type Customer struct {
 	Kind           contact.CustomerKind
 	Active         bool
 	ModifiedAt     time.Time // the ERP's, zero if it does not say
+	Edition        string    // what else tells one edit from the next, where ModifiedAt also moves without an edit; empty: ModifiedAt does
 }
 
 // A Contact is a person or mailbox.
@@ -112,6 +113,7 @@ type Contact struct {
 	Active     bool
 	Channels   []Channel // only those with a value; absent means cleared
 	ModifiedAt time.Time
+	Edition    string // as a Customer's
 }
 
 // A Channel is one field of a contact's record by which it can be reached, raw: a mail field may hold several addresses.

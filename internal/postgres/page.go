@@ -1037,11 +1037,15 @@ func (w *pageWriter) leaveHold(ctx context.Context) error {
 	return err
 }
 
-// inactiveAt are the ERP's times of the records that the page states inactive, as text; empty where it does not say.
-func inactiveAt[R any](ids []int64, known map[string]int64, records []R, of func(R) (erpID string, at time.Time)) []string {
+// inactiveAt are the edits by which the page states records inactive, by the ERP's time or by what else tells them apart; empty where it does
+// not say.
+func inactiveAt[R any](ids []int64, known map[string]int64, records []R, of func(R) (erpID, edition string, at time.Time)) []string {
 	at := make(map[int64]string, len(records))
 	for _, r := range records {
-		if erpID, t := of(r); !t.IsZero() {
+		switch erpID, edition, t := of(r); {
+		case edition != "":
+			at[known[erpID]] = edition
+		case !t.IsZero():
 			at[known[erpID]] = t.UTC().Format(time.RFC3339Nano)
 		}
 	}
@@ -1073,9 +1077,9 @@ func (w *pageWriter) advance(ctx context.Context, page connector.Page, calls int
 		unstated, unstatedBy = append(unstated, u.Link), append(unstatedBy, u.By)
 	}
 	customersAt := inactiveAt(w.plan.Going.Customers, w.customerIDs, w.incoming.Customers,
-		func(c connector.Customer) (string, time.Time) { return c.ID, c.ModifiedAt })
+		func(c connector.Customer) (string, string, time.Time) { return c.ID, c.Edition, c.ModifiedAt })
 	contactsAt := inactiveAt(w.plan.Going.Contacts, w.contactIDs, w.incoming.Contacts,
-		func(c connector.Contact) (string, time.Time) { return c.ID, c.ModifiedAt })
+		func(c connector.Contact) (string, string, time.Time) { return c.ID, c.Edition, c.ModifiedAt })
 	_, err := w.tx.ExecContext(ctx, `
 		INSERT INTO run_pages (tenant_id, run_id, page, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
 			unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids, missing_customer_ids,

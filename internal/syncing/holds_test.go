@@ -522,6 +522,31 @@ func TestRejectionIsRememberedUntilNewEvidence(t *testing.T) {
 			t.Errorf("active: %v", got)
 		}
 	})
+	t.Run("InactiveByEditions", func(t *testing.T) { // the ERP's time moves with each payment too, its count of edits does not
+		w := setup(t, memory.QuickBooks)
+		ids := w.customers(40)
+		edit := func(id, edition string) {
+			w.erp.EditCustomer(id, func(c *connector.Customer, own *connector.Contact) { c.Edition, own.Edition = edition, edition })
+		}
+		w.mustSync(postgres.Full)
+		for _, id := range ids[:20] {
+			w.erp.Inactivate(customer(id))
+			edit(id, "in edit 3")
+		}
+		w.wantRun(postgres.Incremental, "half are inactive", 0, 20)
+		w.reject()
+		for range 20 { // ten changes of the ERP in memory share a second
+			w.erp.SetPageSize(3)
+		}
+		edit(ids[0], "in edit 3")
+		w.wantRun(postgres.Incremental, "a payment moved the time", 0, 0)
+		edit(ids[0], "in edit 4")
+		w.wantRun(postgres.Incremental, "edited, and inactive still", 0, 1)
+		if held := pgtest.Value(t, w.dsn, `SELECT string_agg(DISTINCT evidence, '; ') FROM contactsync.hold_items i
+			JOIN contactsync.holds h ON h.id = i.hold_id AND h.state = 'open'`); held != "stated inactive, changed in edit 4" {
+			t.Errorf("held by %q", held)
+		}
+	})
 	t.Run("Links", func(t *testing.T) {
 		w := setup(t, memory.NetSuite)
 		ids := w.customers(10)

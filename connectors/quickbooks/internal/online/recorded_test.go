@@ -103,7 +103,7 @@ func TestCustomer(t *testing.T) {
 	}
 	if got, want := p.Customers[0], (connector.Customer{
 		ID: "214", Name: "Lab & Research", ParentID: "207", Kind: contact.SubCustomer, Active: true,
-		ModifiedAt: time.Date(2026, 3, 2, 18, 4, 11, 0, time.UTC),
+		ModifiedAt: time.Date(2026, 3, 2, 18, 4, 11, 0, time.UTC), Edition: "in edit 3",
 	}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

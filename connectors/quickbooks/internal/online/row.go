@@ -18,6 +18,7 @@ type row struct {
 	MetaData struct {
 		CreateTime, LastUpdatedTime erphttp.Text
 	}
+	SyncToken                         erphttp.Text
 	DisplayName, CompanyName          erphttp.Text
 	GivenName, MiddleName, FamilyName erphttp.Text
 
@@ -198,6 +199,11 @@ func (r *row) add(page *connector.Page) {
 	if !readable && !r.MetaData.LastUpdatedTime.Odd {
 		bad("MetaData.LastUpdatedTime", "not_a_time")
 	}
+	// A payment moves the time, on the customer and on its parent, and not this.
+	edition := ""
+	if token := r.SyncToken.Value; token != "" {
+		edition = "in edit " + short(token)
+	}
 	parent := inner("ParentRef", r.ParentRef)
 	kind := contact.Customer
 	switch {
@@ -208,11 +214,11 @@ func (r *row) add(page *connector.Page) {
 	}
 	page.Customers = append(page.Customers, connector.Customer{
 		ID: id, Name: name, ParentID: parent, BillWithParent: flag("BillWithParent", r.BillWithParent, false),
-		Kind: kind, Active: active, ModifiedAt: modified,
+		Kind: kind, Active: active, ModifiedAt: modified, Edition: edition,
 	})
 	own := connector.Contact{
 		ID: contact.OwnID(id), Name: cmp.Or(person, name), GivenName: given, FamilyName: family,
-		Active: active, ModifiedAt: modified, // no JobTitle: Title is a salutation
+		Active: active, ModifiedAt: modified, Edition: edition, // no JobTitle: Title is a salutation
 	}
 	for _, ch := range []struct {
 		kind  contact.PointKind
