@@ -538,15 +538,35 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 		return connector.Check{}, err
 	}
 	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
-	vault := store.Vault(found.Tenant, found.ID)
+	vault := &witness{Vault: store.Vault(found.Tenant, found.ID)}
 	account.Tokens = credentials.NewTokenSource(ring, vault, place(found.Tenant, found.ID), erp, account)
 	check, err := erp.Open(account).Check(a.ctx)
 	if err != nil {
 		noting, end := a.sure(true)
 		defer end()
-		return connector.Check{}, errors.Join(fmt.Errorf("check connection %d: %w", found.ID, err), vault.Refused(noting, err))
+		return connector.Check{}, errors.Join(fmt.Errorf("check connection %d: %w", found.ID, err), vault.Refused(noting, vault.version, err))
 	}
 	return check, nil
+}
+
+// witness is a vault that knows which version of a login it gave last.
+type witness struct {
+	*postgres.Vault
+	version int64
+}
+
+func (w *witness) Read(ctx context.Context) (credentials.Stored, error) {
+	stored, err := w.Vault.Read(ctx)
+	w.version = stored.Version
+	return stored, err
+}
+
+func (w *witness) Renew(ctx context.Context, renew func(context.Context, credentials.Stored) (credentials.Stored, error)) (credentials.Stored, error) {
+	stored, err := w.Vault.Renew(ctx, renew)
+	if err == nil {
+		w.version = stored.Version
+	}
+	return stored, err
 }
 
 type connectionPauseCmd struct{ aConnection }

@@ -149,10 +149,21 @@ func TestNetSuiteConnection(t *testing.T) {
 	if n := far.Log().Count("", sim.ServerTime); n != 2 {
 		t.Errorf("%d refused requests of three checks", n)
 	}
-	far.ClearFaults("")
 	if out, exit := run("connection", "resume", "1"); exit != 0 {
 		t.Fatal(out)
 	}
+	// A login that takes its place meanwhile is not the one that was refused.
+	far.Log().Reset()
+	far.Before(func(r erpsim.Request) {
+		if r.Op == sim.ServerTime && r.N == 2 {
+			pgtest.Exec(t, dsn, `UPDATE contactsync.credentials SET version = version + 1`)
+		}
+	})
+	if out, exit := run("connection", "check", "1"); exit != 1 || !strings.Contains(out, "INVALID_LOGIN") {
+		t.Errorf("exit status %d\n%s", exit, out)
+	}
+	far.Before(nil)
+	far.ClearFaults("")
 	if out, exit := run("connection", "check", "1"); exit != 0 {
 		t.Errorf("after resume: exit status %d\n%s", exit, out)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -246,8 +247,13 @@ func (c runShowCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	cancelled, err := store.CancelledBy(a.ctx, state)
+	if err != nil {
+		return err
+	}
 	if a.out.json {
 		shown := objects(rows)[0]
+		shown["cancelled_by"], shown["cancel_reason"] = cancelled.User, cancelled.Reason
 		shown["requests"] = objects(requests)
 		shown["held_records"] = objects(held)
 		shown["left_without_recipient"] = objects(bare)
@@ -260,6 +266,9 @@ func (c runShowCmd) Run(a *app) error {
 		a.out.show(rows, 0)
 		if state.Hint != nil {
 			a.out.say(nil, "What to do: %s", *state.Hint)
+		}
+		if cancelled.User != "" {
+			a.out.say(nil, "Cancelled by %s: %s", printable(cancelled.User), printable(cmp.Or(cancelled.Reason, "no reason was given")))
 		}
 		a.out.say(nil, "")
 		a.out.list("requests", requests, "", "requested_at", "requested_by", "mode", "trigger", "reason")

@@ -320,7 +320,7 @@ var kinds = []kind{
 		FROM connections n WHERE n.state = 'needs_attention'`,
 		"syncctl connection list --state needs_attention",
 		func(l *look, f found) (string, string) {
-			return fmt.Sprintf("needs attention, %s: %s. With what is mended in the ERP itself: syncctl connection resume %d",
+			return fmt.Sprintf("needs attention, %s: %s. If it was mended in the ERP itself: syncctl connection resume %d",
 				l.dataOf(f.At), strings.TrimRight(f.What, ". "), f.Connection), fmt.Sprintf("syncctl connection credentials %d FILE", f.Connection)
 		}},
 	{"failing", Warning, `

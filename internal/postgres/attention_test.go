@@ -148,7 +148,7 @@ func TestAttention(t *testing.T) {
 		"NeedsAttention": {
 			`UPDATE connections SET state = 'needs_attention', state_reason = 'the login was refused', stale_at = now() - interval '1 h'`, nil,
 			[]string{"warning needs_attention 1 syncctl connection credentials 1 FILE: needs attention, data 3 h old: the login was refused. " +
-				"With what is mended in the ERP itself: syncctl connection resume 1"},
+				"If it was mended in the ERP itself: syncctl connection resume 1"},
 		},
 		"Stale": {
 			`UPDATE connections SET stale_at = now() - interval '1 s', last_success_at = NULL`, nil,

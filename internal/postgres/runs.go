@@ -721,6 +721,22 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 	return nil
 }
 
+// CancelledBy is who asked for a run to stop, and why; empty if nobody did.
+func (s *Store) CancelledBy(ctx context.Context, run RunState) (by By, err error) {
+	err = s.still(ctx, asOps, run.Tenant, func(tx *sqlx.Tx) error {
+		err := tx.QueryRowxContext(ctx, `SELECT by_user, reason FROM history WHERE tenant_id = $1 AND entity = 'connection' AND entity_id = $2
+			AND field = 'cancelled_run' AND became = $3::text ORDER BY id LIMIT 1`, run.Tenant, run.Connection, fmt.Sprint(run.ID)).Scan(&by.User, &by.Reason)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return By{}, fmt.Errorf("who cancelled run %d: %w", run.ID, err)
+	}
+	return by, nil
+}
+
 // CancelRun asks for a run to stop. One that nobody works ends at once, else it ends at its next page. Who asked, and why, is in the history of
 // its connection.
 func (s *Store) CancelRun(ctx context.Context, run int64, by By) (status string, err error) {
@@ -729,17 +745,22 @@ func (s *Store) CancelRun(ctx context.Context, run int64, by By) (status string,
 			Tenant     int64  `db:"tenant_id"`
 			Connection int64  `db:"connection_id"`
 			Status     string `db:"status"`
+			Again      bool   `db:"again"`
 		}
 		err := tx.GetContext(ctx, &of, `
-			UPDATE runs SET cancel_requested = true,
+			UPDATE runs r SET cancel_requested = true,
 				status = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN 'cancelled' ELSE status END,
 				finished_at = CASE WHEN coalesce(lease_until, '-infinity') < now() THEN now() END,
 				lease_until = CASE WHEN lease_until >= now() THEN lease_until END
-			WHERE id = $1 AND status IN ('queued', 'running', 'waiting') RETURNING tenant_id, connection_id, status`, run)
+			FROM (SELECT id, cancel_requested FROM runs WHERE id = $1 FOR UPDATE) was
+			WHERE r.id = was.id AND status IN ('queued', 'running', 'waiting')
+			RETURNING tenant_id, connection_id, status, was.cancel_requested AS again`, run)
 		if err != nil {
 			return notFound(err, "unfinished run")
 		}
-		status = of.Status
+		if status = of.Status; of.Again {
+			return nil
+		}
 		asked := change{field: "cancelled_run", became: fmt.Sprint(run)}
 		return tell(ctx, tx, of.Tenant, &of.Connection, "connection", of.Connection, []change{asked}, by)
 	})

@@ -175,13 +175,23 @@ func (v *Vault) renew(ctx context.Context, noted time.Time, earlier bool,
 	return renewed, again, err
 }
 
-// Refused notes a login that the ERP refused though it had given it a token, so that nobody logs in with it again. Another error is none of its
-// business.
-func (v *Vault) Refused(ctx context.Context, refusal error) error {
+// Refused notes a login that the ERP refused though it had given it a token, so that nobody logs in with it again. One that is of another version
+// by now was replaced, or renewed by a run that learns it by itself. Another error is none of its business.
+func (v *Vault) Refused(ctx context.Context, version int64, refusal error) error {
 	if !noTrial(refusal) {
 		return nil
 	}
-	return v.in(ctx, func(tx *sqlx.Tx) error { return rememberRefusal(ctx, tx, v.tenant, v.connection, refusal) })
+	return v.in(ctx, func(tx *sqlx.Tx) error {
+		var now int64
+		err := tx.GetContext(ctx, &now, `SELECT version FROM credentials WHERE tenant_id = $1 AND connection_id = $2 FOR UPDATE`, v.tenant, v.connection)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && now != version {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return rememberRefusal(ctx, tx, v.tenant, v.connection, refusal)
+	})
 }
 
 // noTrial says whether an error keeps everybody from logging in again.

@@ -21,7 +21,7 @@ type listing struct {
 // fetch asks for the rows behind those it has.
 func (l *listing) fetch(ctx context.Context, s *Source, c *cursor) error {
 	at := l.fetched.At
-	a, err := s.query(ctx, "list "+l.t.what, l.t.statement(c.Lacks, l.t.next(c.Lacks, at, c.Since)), cmp.Or(c.Size, s.pageSize))
+	a, err := s.query(ctx, "list "+l.t.what, l.t.statement(c.Lacks, l.t.next(c.Lacks, at, c.Since)), cmp.Or(c.of(l.t).Size, s.pageSize))
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,9 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 				p.failed = nil
 			}
 		} else if p.failed != nil {
-			c.shrink(s.pageSize, p.failed, took)
+			c.of(next.t).shrink(s.pageSize, p.failed, took)
+		} else {
+			c.of(next.t).grow(s.pageSize, took)
 		}
 		// What was fetched before a failure is saved, so that a connection with room for one request at a time gets on.
 		hurried = p.failed != nil || s.clock.Now().Sub(began) >= Patience
@@ -123,7 +125,7 @@ func (s *Source) people(ctx context.Context, c *cursor, p *people, page *connect
 	}
 	p.places.fill(page, c, p.places.upTo(last))
 	p.contacts.fill(page, c, contacts)
-	if c.Read == before.Read && c.Size == before.Size && slices.Equal(c.Lacks, before.Lacks) {
+	if c.Read == before.Read && slices.Equal(c.Lacks, before.Lacks) {
 		return p.failed
 	}
 	return nil

@@ -31,27 +31,37 @@ type cursor struct {
 	Was   lacks            `json:"was,omitempty"`   // Lacks before that
 	Read  [4]progress      `json:"read,omitzero"`   // of each of tables
 	Lost  []connector.Kind `json:"lost,omitempty"`  // kinds that a row without an id was of
-	Size  int              `json:"size,omitempty"`  // rows to ask for, since more were too many; 0: the usual
 }
 
 // fewest is how few rows a listing asks for, however long they take.
 const fewest = 10
 
-// shrink has a listing ask for half as many rows after a request that may have failed: one that got no answer in time gets none
+// grow has twice as many rows of a table asked for again after an answer that came soon: what took too long may have been NetSuite or
+// the network, and not the rows.
+func (p *progress) grow(usual int, took time.Duration) {
+	if took < RequestTimeout/8 {
+		if p.Size *= 2; p.Size >= usual {
+			p.Size = 0
+		}
+	}
+}
+
+// shrink has half as many rows of a table asked for after a request that may have failed: one that got no answer in time may get none
 // the next time either.
-func (c *cursor) shrink(usual int, err error, took time.Duration) (shrunk bool) {
-	size := cmp.Or(c.Size, usual)
+func (p *progress) shrink(usual int, err error, took time.Duration) (shrunk bool) {
+	size := cmp.Or(p.Size, usual)
 	if took < RequestTimeout/2 || connector.KindOf(err) != connector.Transient || size <= fewest {
 		return false
 	}
-	c.Size = max(size/2, fewest)
+	p.Size = max(size/2, fewest)
 	return true
 }
 
 // progress is how much of a table is on pages.
 type progress struct {
-	At  place `json:"at,omitzero"` // the key of the last row
-	All bool  `json:"all,omitempty"`
+	At   place `json:"at,omitzero"` // the key of the last row
+	All  bool  `json:"all,omitempty"`
+	Size int   `json:"size,omitempty"` // rows to ask for, since more got no answer in time; 0: the usual
 }
 
 // done says whether everything is on pages. A full listing needs no claims of deletions.
@@ -83,10 +93,11 @@ func begin(p connector.Pull) (cursor, error) {
 	}
 	var c cursor
 	err := json.Unmarshal([]byte(text), &c)
-	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool { return p.At.Last < 0 }) &&
+	sound := !slices.ContainsFunc(c.Read[:], func(p progress) bool {
+		return p.At.Last < 0 || p.Size != 0 && (p.Size < fewest || p.Size > PageSize)
+	}) &&
 		(c.Probe == nil || c.Probe.Table >= 0 && c.Probe.Table < len(tables) && c.Probe.Column >= 0 &&
-			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional()))) &&
-		(c.Size == 0 || c.Size >= fewest && c.Size <= PageSize)
+			c.Probe.Column-2 < max(1, len(tables[c.Probe.Table].optional())))
 	if err != nil || c.Version != cursorVersion || !sound {
 		return cursor{}, expired("it is of another version")
 	}
@@ -167,11 +178,12 @@ func (s *Source) page(ctx context.Context, c *cursor, ahead **people) (page conn
 func (s *Source) list(ctx context.Context, c *cursor, t *table, page *connector.Page) error {
 	l, asked := listing{t: t, fetched: *c.of(t)}, s.clock.Now()
 	if err := l.fetch(ctx, s, c); err != nil {
-		if ctx.Err() == nil && c.shrink(s.pageSize, err, s.clock.Now().Sub(asked)) {
+		if ctx.Err() == nil && c.of(t).shrink(s.pageSize, err, s.clock.Now().Sub(asked)) {
 			return nil // a page without rows, which says where to go on
 		}
 		return err
 	}
+	c.of(t).grow(s.pageSize, s.clock.Now().Sub(asked))
 	l.fill(page, c, len(l.rows))
 	return nil
 }

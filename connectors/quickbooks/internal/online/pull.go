@@ -44,7 +44,10 @@ type cursor struct {
 	Last     string     `json:"last,omitempty"`     // the id that stood at Start; empty: unknown
 	Restarts int        `json:"restarts,omitempty"` // of the bound's second, since a row that was new
 	Size     int        `json:"size,omitempty"`     // MAXRESULTS while a row is searched that cannot be had; 0: the usual
+	Doubt    int        `json:"doubt,omitempty"`    // of a single row that was refused: 1, whether another query is answered comes next; 2, it was
 	Passed   int        `json:"passed,omitempty"`   // rows that could not be had, since one that could
+	First    int        `json:"first,omitempty"`    // where the first of them stood; 0: none
+	Asked    bool       `json:"asked,omitempty"`    // they are asked for once more, since a row could be had
 	Count    int64      `json:"count,omitempty"`    // ids read so far
 	Lost     bool       `json:"lost,omitempty"`     // a row came without an id, or not at all
 	Read     bool       `json:"read,omitempty"`     // all rows are read, and not yet counted
@@ -65,7 +68,8 @@ func expired(message string) error {
 func parseCursor(text connector.Cursor) (cursor, error) {
 	var c cursor
 	err := json.Unmarshal([]byte(text), &c)
-	sound := c.Start >= 0 && c.Start <= 1<<30 && c.Size >= 0 && c.Size <= pageSize && c.Restarts >= 0 && c.Passed >= 0 && c.Count >= 0
+	sound := c.Start >= 0 && c.Start <= 1<<30 && c.Size >= 0 && c.Size <= pageSize && c.Restarts >= 0 && c.Passed >= 0 && c.Count >= 0 &&
+		c.Doubt >= 0 && c.Doubt <= 2 && c.First >= 0
 	if err != nil || c.Version != cursorVersion || !sound {
 		return cursor{}, expired("it is of another version")
 	}
@@ -99,7 +103,7 @@ func begin(p connector.Pull) (cursor, error) {
 // which moves rows (an edit, a rename, the suffix of a deactivation, a merge) shifts an unread row. Keyset paging by id
 // is not to be had: Id takes = and IN only.
 //
-// A page is one request, but for a row that cannot be had (three), so some pages hold no row: those that only say where to go on.
+// A page is one request, so some pages hold no row: those that only say where to go on.
 func (s *Source) Pull(ctx context.Context, p connector.Pull) iter.Seq2[connector.Page, error] {
 	return func(yield func(connector.Page, error) bool) {
 		c, err := begin(p)
@@ -127,18 +131,26 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 		page.End, err = s.count(ctx, c)
 		return page, err
 	}
+	if c.Doubt == 1 {
+		err = s.answers(ctx, queryStep)
+		if err == nil {
+			c.Doubt = 2
+		}
+		return page, err
+	}
 	size := cmp.Or(c.Size, s.pageSize)
 	a, err := s.query(ctx, queryStep, c.statement(size))
-	if size == 1 && errors.Is(err, errUnreadableRow) {
-		a, err = s.again(ctx, queryStep, c.statement(size))
-	}
 	if errors.Is(err, errUnreadableRow) {
 		return c.narrow(size, err)
 	}
 	if err != nil {
 		return page, err
 	}
-	c.Passed = 0
+	if c.First > 0 && !c.Asked {
+		c.Start, c.Last, c.Size, c.Doubt, c.Passed, c.Asked = c.First, "", 1, 0, 0, true
+		return page, nil
+	}
+	c.Doubt, c.Passed, c.First, c.Asked = 0, 0, 0, false
 	if c.Began == nil {
 		if a.time.IsZero() {
 			return page, &connector.Error{Kind: connector.Transient, Step: queryStep, Message: "the answer has no time"}
@@ -163,38 +175,46 @@ func (s *Source) page(ctx context.Context, c *cursor) (page connector.Page, err 
 }
 
 // narrow goes for a page of half the size after the service could not render one, until the row that it cannot render
-// is alone. Then that row is passed over: without its id nothing can be said to be gone. After a second one the next is
-// tried by itself at once, up to a bound: calls are metered for the app, at the cost of all companies.
+// is alone, and passes over that row (decision 26):
+//   - only after another query was answered, since a service that answers none refuses places behind the last row too;
+//   - for the time being: once a row can be had, those passed over are asked for again, and only what is refused then too is
+//     left out. Without its id nothing can be said to be gone;
+//   - after a second one the next is tried by itself at once, up to a bound: calls are metered for the app, at the cost of all
+//     companies.
+//
 // https://github.com/intuit/QuickBooks-V3-DotNET-SDK/issues/111
-func (c *cursor) narrow(size int, refusal error) (connector.Page, error) {
-	if size > 1 {
+func (c *cursor) narrow(size int, refusal error) (page connector.Page, err error) {
+	switch {
+	case size > 1:
 		c.Size = size / 2
-		return connector.Page{}, nil
+		return page, nil
+	case c.Passed == 0 && c.Doubt == 0:
+		c.Size, c.Doubt = 1, 1
+		return page, nil
+	case c.Passed >= maxPassed:
+		return page, refused(queryStep, fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed), refusal)
 	}
-	if c.Passed >= maxPassed {
-		return connector.Page{}, refused(queryStep, fmt.Sprintf("QuickBooks can give none of %d records in a row", maxPassed), refusal)
-	}
-	c.Size = 0
+	start := max(c.Start, 1)
+	c.First = cmp.Or(c.First, start)
+	c.Size, c.Doubt = 0, 0
 	if c.Passed++; c.Passed > 1 {
 		c.Size = 1
 	}
-	c.Start, c.Last, c.Lost = max(c.Start, 1)+1, "", true
-	return connector.Page{Bad: []connector.Bad{{
-		Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: unreadableReason,
-	}}}, nil
+	c.Start, c.Last = start+1, ""
+	if c.Asked {
+		c.Lost = true
+		page.Bad = []connector.Bad{{Key: connector.Key{Kind: connector.Customers}, Field: "record", Reason: unreadableReason}}
+	}
+	return page, nil
 }
 
-// again asks once more for a single row that could not be had, after another query was answered: what is refused then is the
-// row (decision 26). Without that, a service that refuses every query for a while would have healthy rows passed over, and places
-// behind the last row, where an answer without rows reads as the end of all changes.
-func (s *Source) again(ctx context.Context, step, statement string) (answer, error) {
-	if _, err := s.query(ctx, countStep, countStatement); err != nil {
-		if errors.Is(err, errUnreadableRow) {
-			err = refused(step, "QuickBooks can process no query of this company", err)
-		}
-		return answer{}, err
+// answers is an error if the service answers no query of the company.
+func (s *Source) answers(ctx context.Context, step string) error {
+	_, err := s.query(ctx, countStep, countStatement)
+	if errors.Is(err, errUnreadableRow) {
+		err = refused(step, "QuickBooks can process no query of this company", err)
 	}
-	return s.query(ctx, step, statement)
+	return err
 }
 
 // refused is what ends a pull or look-up where more than single rows cannot be had; the next one goes on from there.

@@ -115,8 +115,10 @@ func (s *Source) lookup(ctx context.Context, ids []string, passed *int) (connect
 	statement := fmt.Sprintf("select * from Customer where Id IN ('%s') and Active IN (true, false) MAXRESULTS %d",
 		strings.Join(ids, "', '"), pageSize)
 	a, err := s.query(ctx, lookupStep, statement)
-	if len(ids) == 1 && errors.Is(err, errUnreadableRow) {
-		a, err = s.again(ctx, lookupStep, statement)
+	if len(ids) == 1 && *passed == 0 && errors.Is(err, errUnreadableRow) {
+		if err = s.answers(ctx, lookupStep); err == nil {
+			a, err = s.query(ctx, lookupStep, statement)
+		}
 	}
 	switch {
 	case err != nil && !errors.Is(err, errUnreadableRow):
