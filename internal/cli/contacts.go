@@ -343,7 +343,7 @@ func (c contactUpdateCmd) Run(a *app) error {
 	}
 	edits.Drop = c.Drop
 	if c.Role != "" && len(c.Join) == 0 {
-		return misuse("--role is for the customers to --join; for the others: syncctl contact assign-role %s ROLE --tenant %s", c.Contact, c.Tenant)
+		return misuse("--role is for the customers to --join; for the others: syncctl contact assign-role %s ROLE --tenant %q", c.Contact, c.Tenant)
 	}
 	store, tenant, err := c.find(a)
 	if err != nil {

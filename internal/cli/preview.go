@@ -60,14 +60,18 @@ func (a *app) printReport(r postgres.RunState, document map[string]any, rows [5]
 		}
 		a.out.say(nil, "\n%s", title)
 		a.out.list(name, of, "", columns...)
-		if next := p.next(of); next != "" { // whole, since resync and run watch print it too
+	}
+	more := func(of postgres.Rows) { // the command is whole, since resync and run watch print it too
+		if next := p.next(of); next != "" {
 			a.out.say(nil, "There are more: syncctl run show %d --offset %s", r.ID, next)
 		}
 	}
 	section("Counts:", "counts", rows[1], "what", "entity", "records", "customers")
 	section("Mail:", "mail", rows[2], "starts", "communication_type", "addresses", "customers", "left_without")
 	section("Changes:", "changes", rows[3], "what", "customer_erp_id", "customer_name", "contact_name", "field", "was", "became", "reason")
+	more(rows[3])
 	section("Who starts and stops getting mail:", "mail", rows[4], "starts", "communication_type", "customer_erp_id", "customer_name", "contact_name", "email", "last")
+	more(rows[4])
 }
 
 // reportPage is page, but that a document is whole unless it is asked for in parts.

@@ -116,6 +116,12 @@ func TestPreviewReport(t *testing.T) {
 	if first := ctl(3, "run", "show", run, "--limit", "2"); !strings.Contains(first, "syncctl run show "+run+" --offset 2") {
 		t.Errorf("nothing says that there is more:\n%s", first)
 	}
+	for limit := 1; limit < 8; limit++ {
+		whole, _, _ := strings.Cut(ctl(3, "run", "show", run, "--limit", fmt.Sprint(limit)), "Changes:")
+		if strings.Contains(whole, "There are more") {
+			t.Errorf("with --limit %d counts are said to go on:\n%s", limit, whole)
+		}
+	}
 	var document struct {
 		Preview bool
 		Held    int

@@ -111,8 +111,8 @@ func short(s string) string {
 	return strings.ToValidUTF8(strings.TrimSpace(s), "")
 }
 
-// errUnreadableRow is the cause of a fault 4002, and of 10000, after which Intuit too would narrow the page: the service could not
-// render a row of its own.
+// errUnreadableRow is the cause of a fault 4002, and may be that of 10000, which a smaller page tells: the service could not render a
+// row of its own.
 var errUnreadableRow = errors.New("one of the company's own records cannot be read by QuickBooks")
 
 // unreadableReason is the connector.Bad.Reason of such a row.
