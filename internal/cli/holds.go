@@ -97,6 +97,7 @@ func (c holdShowCmd) Run(a *app) error {
 		shown := objects(rows)[0]
 		shown["counts"], shown["stopping"] = objects(counted), objects(mail)
 		shown["items"], shown["left_without_recipient"] = objects(items), objects(bare)
+		shown["as_of_run_id"] = fmt.Sprint(h.AsOf)
 		shown["next"] = nil
 		if next != "" {
 			shown["next"] = next
@@ -117,7 +118,7 @@ func (c holdShowCmd) Run(a *app) error {
 	a.bare(bare)
 	switch h.State {
 	case "open":
-		a.out.say(nil, "\nIf it is meant: syncctl hold approve %d. If not: syncctl hold reject %d", h.ID, h.ID)
+		a.out.say(nil, "\nIf it is meant: syncctl hold approve %d --as-of %d. If not: syncctl hold reject %[1]d --as-of %[2]d", h.ID, h.AsOf)
 	case "approved":
 		if h.Run != 0 {
 			a.out.say(nil, "\nTo bring back what it took: syncctl hold reject %d", h.ID)
@@ -134,13 +135,27 @@ func (a *app) bare(rows postgres.Rows) {
 	}
 }
 
-type holdApproveCmd struct {
+// aDecision is about what a person was shown, if the command says what that was.
+type aDecision struct {
 	aHold
+	AsOf int64 `help:"Decide only if no later run than this has added to the hold; hold show says which." placeholder:"RUN"`
+}
+
+func (c aDecision) find(a *app) (*postgres.Store, postgres.Hold, error) {
+	store, h, err := c.aHold.find(a)
+	if c.AsOf != 0 {
+		h.AsOf = c.AsOf
+	}
+	return store, h, err
+}
+
+type holdApproveCmd struct {
+	aDecision
 	Wait bool `help:"Wait for its run to end, and show its progress."`
 }
 
 func (holdApproveCmd) Help() string {
-	return "Example: syncctl hold approve 3 --reason 'branch closed, ticket 4711' --wait\n\n" +
+	return "Example: syncctl hold approve 3 --as-of 812 --reason 'branch closed, ticket 4711' --wait\n\n" +
 		"Without --wait the exit status is 0 once its run is queued; with it 1 if the run failed: the hold is open again then."
 }
 
@@ -168,10 +183,10 @@ func (c holdApproveCmd) Run(a *app) error {
 	return a.watch(store, []int64{run})
 }
 
-type holdRejectCmd struct{ aHold }
+type holdRejectCmd struct{ aDecision }
 
 func (holdRejectCmd) Help() string {
-	return "Example: syncctl hold reject 3 --reason 'their administrator narrowed our role'"
+	return "Example: syncctl hold reject 3 --as-of 812 --reason 'their administrator narrowed our role'"
 }
 
 func (c holdRejectCmd) Run(a *app) error {

@@ -24,6 +24,8 @@ type Hold struct {
 	Run        int64      `db:"run_id"`            // the last one that carries, or carried, it out; 0: none
 	RunStatus  string     `db:"run_status"`        // of that
 	Contacts   int64      `db:"customer_contacts"` // that wait, or that a rejection keeps
+	// AsOf is the last run that added to what waits for a decision; a decision is refused if a later one has added more since (ErrMore).
+	AsOf int64 `db:"as_of"`
 }
 
 // decision names who decided a hold and when.
@@ -41,13 +43,26 @@ func (h Hold) decision() string {
 // carriedOut says whether the approval's run is over; that of an old approval is removed.
 func (h Hold) carriedOut() bool { return h.RunStatus == "succeeded" || h.Run == 0 }
 
+// ErrMore says that more is held than the person who decides was shown.
+var ErrMore = errors.New("more is held than was shown")
+
+// more refuses a decision about what was not shown.
+func (h Hold) more(now Hold) error {
+	if now.AsOf <= h.AsOf {
+		return nil
+	}
+	return fmt.Errorf("%w: run %d added to it since run %d; nothing was decided: look again with `syncctl hold show %d`", ErrMore, now.AsOf, h.AsOf, h.ID)
+}
+
 // ErrDecided says that a hold was decided already, by whom and when.
 var ErrDecided = errors.New("the hold is decided already")
 
 const readHold = `
 	SELECT h.id, h.tenant_id, h.connection_id, n.name, n.state AS connection_state, h.state, h.decided_by, h.decided_at,
 		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status,
-		(SELECT count(*) FROM hold_customer_contacts c WHERE c.tenant_id = h.tenant_id AND c.hold_id = h.id) AS customer_contacts
+		(SELECT count(*) FROM hold_customer_contacts c WHERE c.tenant_id = h.tenant_id AND c.hold_id = h.id) AS customer_contacts,
+		coalesce((SELECT max(i.added_by_run) FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
+			AND i.applied_by_run IS NULL), 0) AS as_of
 	FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 	LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true
 	WHERE h.id = $1`
@@ -88,6 +103,9 @@ func (s *Store) ApproveHold(ctx context.Context, h Hold, by By) (run int64, err 
 			return fmt.Errorf("%w: %s, and run %d carries it out", ErrDecided, now.decision(), now.Run)
 		case now.State != "open":
 			return fmt.Errorf("%w: %s", ErrDecided, now.decision())
+		}
+		if err := h.more(now); err != nil {
+			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE holds SET state = 'approved', decided_by = $3, decided_at = now(), decision_reason = $4
 			WHERE tenant_id = $1 AND id = $2`, h.Tenant, h.ID, by.User, by.Reason)
@@ -132,6 +150,9 @@ func (s *Store) RejectHold(ctx context.Context, h Hold, by By) (Rejected, error)
 		case now.State == "approved" && now.Run == 0:
 			return fmt.Errorf("it was %s, longer ago than runs and history are kept: what went then can be brought back in the ERP only", now.decision())
 		}
+		if err := h.more(now); err != nil {
+			return err
+		}
 		if now.State == "approved" {
 			// Its run, if it is still under way, finds the hold rejected and ends.
 			_, err := tx.ExecContext(ctx, `UPDATE runs SET cancel_requested = true
@@ -146,6 +167,9 @@ func (s *Store) RejectHold(ctx context.Context, h Hold, by By) (Rejected, error)
 		_, err = tx.ExecContext(ctx, `UPDATE holds SET state = 'rejected', decided_by = $3, decided_at = now(), decision_reason = $4
 			WHERE tenant_id = $1 AND id = $2`, h.Tenant, h.ID, by.User, by.Reason)
 		if err != nil {
+			return err
+		}
+		if err := rightsDecided(ctx, tx, h.Tenant, h.ID); err != nil {
 			return err
 		}
 		return tx.GetContext(ctx, &done.Kept, `SELECT count(*) FROM hold_items WHERE tenant_id = $1 AND hold_id = $2 AND left_at IS NULL`, h.Tenant, h.ID)
@@ -326,8 +350,9 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 		}
 		status := "succeeded"
 		var approved bool
-		err := tx.GetContext(ctx, &approved, `SELECT h.state = 'approved' FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id
-			WHERE r.tenant_id = $1 AND r.id = $2 FOR UPDATE OF h`, step.Tenant, step.Run)
+		var hold int64
+		err := tx.QueryRowxContext(ctx, `SELECT h.state = 'approved', h.id FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id
+			WHERE r.tenant_id = $1 AND r.id = $2 FOR UPDATE OF h`, step.Tenant, step.Run).Scan(&approved, &hold)
 		switch {
 		case err != nil:
 			return err
@@ -335,6 +360,9 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 			status = "cancelled"
 		default:
 			if err := carryOut(ctx, tx, step); err != nil {
+				return err
+			}
+			if err := rightsDecided(ctx, tx, step.Tenant, hold); err != nil {
 				return err
 			}
 		}
@@ -349,6 +377,32 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 		return Went{}, fmt.Errorf("carry out hold: %w", err)
 	}
 	return went, nil
+}
+
+// rightsDecided takes changed rights for known, once a person has decided on a hold: all that they hide was found by the last full run
+// before the decision, and held. So what goes afterwards meets the brake as ever, though each full run finds somebody to hold. It waits for
+// a run that listed as much as any before it, and while something that run found is undecided elsewhere.
+func rightsDecided(ctx context.Context, tx *sqlx.Tx, tenant, hold int64) error {
+	_, err := tx.ExecContext(ctx, `
+		WITH full_run AS (
+			SELECT r.* FROM holds h JOIN runs r ON r.tenant_id = $1 AND r.connection_id = h.connection_id
+			WHERE h.tenant_id = $1 AND h.id = $2 AND r.purpose = 'sync' AND r.mode = 'full' AND NOT r.preview AND r.status = 'succeeded'
+				AND r.finished_at <= h.decided_at
+			ORDER BY r.id DESC LIMIT 1
+		)
+		UPDATE connections n SET rights = f.end_rights FROM full_run f
+		WHERE n.tenant_id = $1 AND n.id = f.connection_id AND n.rights <> f.end_rights AND f.listed <> '{}'
+			AND NOT EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
+				AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ f.listed)
+			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
+					AND i.applied_by_run IS NULL AND i.added_by_run <= f.id
+				WHERE h.tenant_id = $1 AND h.connection_id = n.id AND h.id <> $2 AND (h.state = 'open' OR h.state = 'approved'
+					AND EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
+						AND a.status IN ('queued', 'running', 'waiting'))))`, tenant, hold)
+	if err != nil {
+		return fmt.Errorf("rights: %w", err)
+	}
+	return nil
 }
 
 func carryOut(ctx context.Context, tx *sqlx.Tx, step Step) error {

@@ -766,3 +766,61 @@ func TestHeldAreActive(t *testing.T) {
 		t.Errorf("the hold has %d, the fleet %d", hold, fleet)
 	}
 }
+
+// TestOnlyWhatWasShownIsDecided: a decision on a hold that has grown since it was shown is refused, and decides nothing.
+func TestOnlyWhatWasShownIsDecided(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(100)
+	w.mustSync(postgres.Full)
+	for _, id := range ids[:6] {
+		w.erp.Hide(customer(id))
+	}
+	w.wantRun(postgres.Full, "six missing", 0, 6)
+	shown := w.hold()
+	for _, id := range ids[6:46] {
+		w.erp.Hide(customer(id))
+	}
+	w.wantRun(postgres.Full, "forty more", 0, 46)
+	_, approved := w.store.ApproveHold(w.ctx, shown, approver)
+	_, rejected := w.store.RejectHold(w.ctx, shown, bea)
+	for what, err := range map[string]error{"approve": approved, "reject": rejected} {
+		if !errors.Is(err, postgres.ErrMore) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if h := w.hold(); h.State != "open" || h.ID != shown.ID || len(w.active(ids)) != 100 {
+		t.Errorf("hold %d is %s, %d are active", h.ID, h.State, len(w.active(ids)))
+	}
+	w.wantRun(postgres.Full, "nothing new", 0, 46)
+	if r := w.approve(); r.Gone != 46 {
+		t.Errorf("%d went", r.Gone)
+	}
+}
+
+// TestRightsAreDecidedWithTheirHold: once a person decided what changed rights hide, who leaves later meets the brake as ever, also where somebody
+// leaves between any two full runs. A decision before a full run under those rights decides nothing about them.
+func TestRightsAreDecidedWithTheirHold(t *testing.T) {
+	t.Parallel()
+	for name, decide := range map[string]func(*world){
+		"Approved": func(w *world) { w.approve() },
+		"Rejected": func(w *world) { w.reject() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := setup(t, memory.QuickBooks)
+			ids := w.customers(60)
+			w.erp.SetRights("all")
+			w.mustSync(postgres.Full)
+			w.erp.SetRights("some")
+			w.erp.Inactivate(customer(ids[0]))
+			w.wantRun(postgres.Incremental, "before any full run", 0, 1)
+			decide(w)
+			w.erp.Hide(customer(ids[1]))
+			w.wantRun(postgres.Full, "hidden", 0, 1)
+			decide(w)
+			for i := 2; i < 5; i++ {
+				w.erp.Hide(customer(ids[i]))
+				w.wantRun(postgres.Full, "leaves later", 1, 0)
+			}
+		})
+	}
+}
