@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/centime/contactsync/internal/postgres"
-	"github.com/centime/contactsync/internal/settings"
 )
 
 // settable reads `connection set` words: what belongs to the connection itself, and its settings.
@@ -35,17 +34,10 @@ func settable(c postgres.Connection, words []string) (postgres.Settable, error) 
 			rest = append(rest, word)
 		}
 	}
-	if len(rest) == 0 {
-		return to, nil
-	}
-	changed, err := c.Stored.Change(rest)
-	if err != nil {
+	if _, err := c.Stored.Change(rest); err != nil {
 		return to, err
 	}
-	if changed == nil {
-		changed = settings.Map{}
-	}
-	to.Settings = changed
+	to.Settings = rest
 	return to, nil
 }
 

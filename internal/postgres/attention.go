@@ -122,7 +122,7 @@ func summary(ctx context.Context, tx *sqlx.Tx) (Summary, error) {
 	err := tx.GetContext(ctx, &n, `
 		SELECT coalesce(sum(read), 0)::bigint AS read, coalesce(sum(created), 0)::bigint AS created, coalesce(sum(updated), 0)::bigint AS updated,
 			coalesce(sum(deactivated), 0)::bigint AS deactivated, coalesce(sum(held), 0)::bigint AS held
-		FROM runs WHERE finished_at > now() - interval '24 hours'`)
+		FROM runs WHERE finished_at > now() - interval '24 hours' AND NOT preview`)
 	s.Records = map[string]int64{"read": n.Read, "created": n.Created, "updated": n.Updated, "deactivated": n.Deactivated, "held": n.Held}
 	return s, err
 }

@@ -325,12 +325,15 @@ func TestAttentionCounts(t *testing.T) {
 			(2, 2, 'full', 'manual', 'succeeded', now(), 10, 20, 30, 40, 50),
 			(2, 2, 'full', 'manual', 'failed', now(), 0, 0, 1, 0, 0),
 			(1, 1, 'full', 'manual', 'succeeded', now() - interval '25 h', 1000, 0, 0, 0, 0),
-			(1, 1, 'full', 'manual', 'queued', NULL, 0, 0, 0, 0, 0)`)
+			(1, 1, 'full', 'manual', 'queued', NULL, 0, 0, 0, 0, 0);
+		-- A preview changed nothing.
+		INSERT INTO runs (tenant_id, connection_id, mode, trigger, status, finished_at, created, preview)
+			VALUES (1, 1, 'full', 'manual', 'succeeded', now(), 5000, true)`)
 	a, err := store.Attention(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "{2 map[active:1 paused:1] map[queued:1] map[failed:1 succeeded:2] map[created:11 deactivated:44 held:55 read:67 updated:22]}"
+	want := "{2 map[active:1 paused:1] map[queued:1] map[failed:1 succeeded:3] map[created:11 deactivated:44 held:55 read:67 updated:22]}"
 	if got := fmt.Sprint(a.Summary); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

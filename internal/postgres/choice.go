@@ -31,6 +31,7 @@ type Assignment struct {
 // A Place is a contact's place at a customer, and what role it has there.
 type Place struct {
 	ID           int64  `db:"id"` // of the customer contact
+	Connection   int64  `db:"connection_id"`
 	Customer     int64  `db:"customer_id"`
 	CustomerName string `db:"customer_name"`
 	CustomerERP  string `db:"customer_erp_id"`
@@ -45,7 +46,7 @@ type Place struct {
 func (p Place) choice() contact.Role { return contact.Role{ID: p.ChosenID, Name: p.Chosen} }
 
 const places = `
-	SELECT cc.id, cc.customer_id, cu.name AS customer_name, cu.erp_id AS customer_erp_id, cc.origin, cc.active,
+	SELECT cc.id, cc.connection_id, cc.customer_id, cu.name AS customer_name, cu.erp_id AS customer_erp_id, cc.origin, cc.active,
 		coalesce(ch.role_id, 0) AS chosen_id, coalesce(cr.name, '') AS chosen, coalesce(m.erp_role_name, '') AS erp_role, coalesce(mr.name, '') AS mapped
 	FROM customer_contacts cc
 	JOIN customers cu ON cu.tenant_id = cc.tenant_id AND cu.id = cc.customer_id
@@ -162,7 +163,7 @@ func choose(ctx context.Context, tx *sqlx.Tx, tenant int64, chosen []Place, role
 		return nil, err
 	}
 	for _, p := range changed {
-		if err := tell(ctx, tx, tenant, nil, "customer_contact", p.ID, []change{{fieldChoice, nameOf(p.choice()), nameOf(to)}}, by); err != nil {
+		if err := tell(ctx, tx, tenant, &p.Connection, "customer_contact", p.ID, []change{{fieldChoice, nameOf(p.choice()), nameOf(to)}}, by); err != nil {
 			return nil, err
 		}
 	}

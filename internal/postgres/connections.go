@@ -211,6 +211,9 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 				INSERT INTO connections (tenant_id, erp, account, name, schedule, settings, state, stale_at)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING id`,
 				n.Tenant, n.ERP, n.Account, n.Name, parsed.String(), string(stored), state)
+			if err == nil {
+				err = tell(ctx, tx, n.Tenant, &added.Connection, "connection", added.Connection, []change{{fieldCreated, "", n.Name}}, by)
+			}
 		}
 		if err != nil {
 			return err
@@ -273,7 +276,8 @@ func setDue(ctx context.Context, tx *sqlx.Tx, tenant, connection int64) error {
 	return err
 }
 
-// addDefaultRole gives an ERP role key the role it stands for from the first day, unless it has a mapping.
+// addDefaultRole gives an ERP role key the role it stands for from the first day, unless it has a mapping. Where the tenant has no room for
+// that role the key is left to the first run that meets it, which says so in an issue.
 func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, key string, by By) error {
 	role, ok := contact.DefaultRole(key)
 	if !ok {
@@ -291,8 +295,15 @@ func addDefaultRole(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	var id int64
 	err = tx.GetContext(ctx, &id, `SELECT id FROM roles WHERE tenant_id = $1 AND lower(name) = lower($2)`, tenant, role.Name)
 	if errors.Is(err, sql.ErrNoRows) {
+		var full bool
+		if err = tx.GetContext(ctx, &full, `SELECT role_count >= $2 FROM tenants WHERE tenant_id = $1`, tenant, contact.RoleMax); full || err != nil {
+			return err
+		}
 		err = tx.GetContext(ctx, &id, `INSERT INTO roles (tenant_id, name, invoice_presentment, communication_contact) VALUES ($1, $2, $3, $4)
 			RETURNING id`, tenant, role.Name, role.InvoicePresentment, role.CommunicationContact)
+		if err == nil {
+			err = tell(ctx, tx, tenant, nil, "role", id, []change{{fieldCreated, "", role.Name}}, by)
+		}
 	}
 	if err != nil {
 		return err
@@ -355,52 +366,71 @@ func setState(ctx context.Context, tx *sqlx.Tx, c Connection, state string, by B
 type Settable struct {
 	Name, Schedule *string
 	AutoSync       *bool
-	Settings       settings.Map // all of them; nil: unchanged
+	Settings       []string // words as settings.Map.Change takes them
+}
+
+// lockSettable reads what may be set as it is now, and keeps others from changing it.
+func lockSettable(ctx context.Context, tx *sqlx.Tx, c Connection) (now struct {
+	Name     string `db:"name"`
+	Schedule string `db:"schedule"`
+	AutoSync bool   `db:"auto_sync"`
+	Stored   []byte `db:"settings"`
+	stated   settings.Map
+}, err error,
+) {
+	err = tx.GetContext(ctx, &now, `SELECT name, schedule, auto_sync, settings FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, c.Tenant, c.ID)
+	if err != nil {
+		return now, err
+	}
+	if err := json.Unmarshal(now.Stored, &now.stated); err != nil {
+		return now, fmt.Errorf("settings: %w", err)
+	}
+	return now, nil
 }
 
 // Set changes a connection; the schedule holds at once.
 func (s *Store) Set(ctx context.Context, c Connection, to Settable, by By) error {
-	var changes []change
-	note := func(field, was, became string) {
-		if was != became {
-			changes = append(changes, change{field, was, became})
-		}
-	}
-	if to.Name != nil {
-		note("name", c.Name, *to.Name)
-		c.Name = *to.Name
-	}
+	var plan string
 	if to.Schedule != nil {
 		parsed, err := schedule.Parse(*to.Schedule)
 		if err != nil {
 			return err
 		}
-		note("schedule", c.Schedule, parsed.String())
-		c.Schedule = parsed.String()
+		plan = parsed.String()
 	}
-	if to.AutoSync != nil {
-		note("auto_sync", strconv.FormatBool(c.AutoSync), strconv.FormatBool(*to.AutoSync))
-		c.AutoSync = *to.AutoSync
-	}
-	if to.Settings != nil {
-		if _, err := settings.Read(to.Settings); err != nil {
+	err := s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
+		// As it is now: somebody else may have changed what this leaves alone.
+		was, err := lockSettable(ctx, tx, c)
+		if err != nil {
 			return err
 		}
-		for _, name := range settings.Names() {
-			note(name, c.Stored[name], to.Settings[name])
+		now := was
+		if to.Name != nil {
+			now.Name = *to.Name
 		}
-		c.Stored = to.Settings
-	}
-	if len(changes) == 0 {
-		return nil
-	}
-	stored, err := json.Marshal(c.Stored)
-	if err != nil {
-		return fmt.Errorf("settings: %w", err)
-	}
-	err = s.in(ctx, asOps, c.Tenant, func(tx *sqlx.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, auto_sync = $5, settings = $6 WHERE tenant_id = $1 AND id = $2`,
-			c.Tenant, c.ID, c.Name, c.Schedule, c.AutoSync, string(stored))
+		if to.Schedule != nil {
+			now.Schedule = plan
+		}
+		if to.AutoSync != nil {
+			now.AutoSync = *to.AutoSync
+		}
+		if now.stated, err = was.stated.Change(to.Settings); err != nil {
+			return err
+		}
+		changes := changed(change{"name", was.Name, now.Name}, change{"schedule", was.Schedule, now.Schedule},
+			change{"auto_sync", strconv.FormatBool(was.AutoSync), strconv.FormatBool(now.AutoSync)})
+		for _, name := range settings.Names() {
+			changes = append(changes, changed(change{name, was.stated[name], now.stated[name]})...)
+		}
+		if len(changes) == 0 {
+			return nil
+		}
+		stored, err := json.Marshal(now.stated)
+		if err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE connections SET name = $3, schedule = $4, auto_sync = $5, settings = $6 WHERE tenant_id = $1 AND id = $2`,
+			c.Tenant, c.ID, now.Name, now.Schedule, now.AutoSync, string(stored))
 		if err != nil {
 			return err
 		}
@@ -476,8 +506,8 @@ func putCredentials(ctx context.Context, tx *sqlx.Tx, tenant, connection int64, 
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO credentials (tenant_id, connection_id, key_id, box, ends_at, notice_days) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (tenant_id, connection_id) DO UPDATE SET key_id = excluded.key_id, box = excluded.box, ends_at = excluded.ends_at,
-			notice_days = excluded.notice_days, version = credentials.version + 1, renewing_since = NULL, unanswered_since = NULL,
-			refused_at = NULL, refused = NULL, refused_hint = NULL, updated_at = now()`,
+			notice_days = excluded.notice_days, version = credentials.version + 1, given = credentials.given + 1,
+			renewing_since = NULL, unanswered_since = NULL, refused_at = NULL, refused = NULL, refused_hint = NULL, updated_at = now()`,
 		tenant, connection, sealed.KeyID, sealed.Box, sealed.EndsAt, sealed.NoticeDays)
 	return err
 }

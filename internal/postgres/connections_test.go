@@ -120,3 +120,67 @@ func TestRemovedStaysRemoved(t *testing.T) {
 		t.Errorf("it is %s", got)
 	}
 }
+
+// TestSetLeavesWhatOthersSet: of two people who change different things of a connection at once, neither takes back what the other did.
+func TestSetLeavesWhatOthersSet(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	pgtest.Exec(t, dsn, benchConnection)
+	store, err := postgres.Open(dsn, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	seen, err := store.FindConnection(t.Context(), "Kelp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := false
+	for _, to := range []postgres.Settable{{AutoSync: &off}, {Settings: []string{"brake_percent=10"}}, {Settings: []string{"brake_min=7"}}} {
+		if err := store.Set(t.Context(), seen, to, postgres.By{User: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := pgtest.Value(t, dsn, `SELECT auto_sync || ' ' || (settings->>'brake_percent') || ' ' || (settings->>'brake_min') || ' ' || (next_due_at IS NULL)
+		FROM contactsync.connections`); got != "false 10 7 true" {
+		t.Errorf("it is %s", got)
+	}
+	if got := pgtest.Value(t, dsn, `SELECT string_agg(field, ' ' ORDER BY id) FROM contactsync.history`); got != "auto_sync brake_percent brake_min" {
+		t.Errorf("the history tells %s", got)
+	}
+}
+
+// TestConnectingWithoutRoomForRoles: a tenant that has all the roles it may have connects an ERP all the same, since its login was renewed by then;
+// who made the connection and its roles, and why, is kept.
+func TestConnectingWithoutRoomForRoles(t *testing.T) {
+	t.Parallel()
+	for roles, want := range map[int]string{30: "30 0 connection", 29: "30 1 connection role"} {
+		t.Run(strconv.Itoa(roles), func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.New(t)
+			store, err := postgres.Open(dsn, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pgtest.Exec(t, dsn, `INSERT INTO contactsync.roles (tenant_id, name) SELECT 1, 'role ' || n FROM generate_series(1, `+strconv.Itoa(roles)+`) n`)
+			_, err = store.AddConnection(t.Context(), postgres.NewConnection{
+				Tenant: tenant, ERP: "quickbooks-online", Account: "1", Name: "Books", Schedule: "@every 1h",
+				Seal: func(int64) (credentials.Stored, error) {
+					return credentials.Stored{KeyID: "k", Box: []byte("box")}, nil
+				},
+			}, postgres.By{User: "ann", Reason: "ticket 9"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := pgtest.Value(t, dsn, `SELECT (SELECT role_count FROM contactsync.tenants) || ' ' || (SELECT count(*) FROM contactsync.role_mappings)
+				|| ' ' || (SELECT string_agg(entity, ' ' ORDER BY entity) FROM contactsync.history WHERE field = 'created' AND by_user = 'ann' AND reason = 'ticket 9')`); got != want {
+				t.Errorf("roles, mappings and what was told: %s, want %s", got, want)
+			}
+		})
+	}
+}

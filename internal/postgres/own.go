@@ -211,7 +211,7 @@ func (o ownContact) join(ctx context.Context, tx *sqlx.Tx, tenant int64, at []cu
 		if slices.ContainsFunc(o.places, func(p Place) bool { return p.Customer == cu.ID }) {
 			continue
 		}
-		p := Place{Customer: cu.ID, CustomerName: cu.Name, Origin: string(contact.FromCentime), Active: true}
+		p := Place{Connection: o.Connection, Customer: cu.ID, CustomerName: cu.Name, Origin: string(contact.FromCentime), Active: true}
 		err := tx.GetContext(ctx, &p.ID, `
 			INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active) VALUES ($1, $2, $3, $4, 'centime', true)
 			RETURNING id`, tenant, o.Connection, cu.ID, o.ID)
@@ -240,7 +240,7 @@ func (o ownContact) leave(ctx context.Context, tx *sqlx.Tx, tenant int64, gone [
 	for _, p := range gone {
 		ids = append(ids, p.ID)
 		if p.ChosenID != 0 {
-			if err := tell(ctx, tx, tenant, nil, "customer_contact", p.ID, []change{{fieldChoice, nameOf(p.choice()), ""}}, by); err != nil {
+			if err := tell(ctx, tx, tenant, &o.Connection, "customer_contact", p.ID, []change{{fieldChoice, nameOf(p.choice()), ""}}, by); err != nil {
 				return err
 			}
 		}

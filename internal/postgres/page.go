@@ -24,6 +24,7 @@ import (
 type Step struct {
 	Tenant, Run, Connection int64
 	Fencing                 int64
+	Given                   int64         // which of the logins that people gave the step began with; 0: unknown
 	Lease                   time.Duration // each saved page renews it too: a long transaction keeps the heartbeat waiting
 	ERPLabel                string        // names the roles made for ERP roles met first
 

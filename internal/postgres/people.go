@@ -257,7 +257,8 @@ func moveRole(ctx context.Context, tx *sqlx.Tx, tenant int64, from contact.Role,
 			RETURNING connection_id, erp_role_key
 		)
 		INSERT INTO history (tenant_id, connection_id, entity, entity_id, field, was, became, by_user, reason)
-		SELECT $1, NULL, 'customer_contact', customer_contact_id, $8, $4, $5, $6, $7 FROM chosen
+		SELECT $1, l.connection_id, 'customer_contact', l.id, $8, $4, $5, $6, $7
+		FROM chosen c JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = c.customer_contact_id
 		UNION ALL SELECT $1, connection_id, 'role_mapping', $3, $9 || erp_role_key, $4, $5, $6, $7 FROM mapped`,
 		tenant, from.ID, to.ID, nameOf(from), nameOf(to), by.User, by.Reason, fieldChoice, fieldMapped)
 	return err

@@ -424,6 +424,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		KeyID        string       `db:"key_id"`
 		Box          []byte       `db:"box"`
 		Version      int64        `db:"version"`
+		Given        int64        `db:"given"`
 		LoginRefused bool         `db:"login_refused"`
 		ERPPaused    bool         `db:"erp_paused"`
 		Delay        int64        `db:"delay"`
@@ -452,7 +453,8 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
 				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
 			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state, r.listing_began_at,
-			coalesce(k.key_id, '') AS key_id, coalesce(k.box, '') AS box, coalesce(k.version, 0) AS version, k.refused_at IS NOT NULL AS login_refused,
+			coalesce(k.key_id, '') AS key_id, coalesce(k.box, '') AS box, coalesce(k.version, 0) AS version,
+			coalesce(k.given, 0) AS given, k.refused_at IS NOT NULL AS login_refused,
 			EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL) AS erp_paused,
 			(extract(epoch FROM clock_timestamp() - (SELECT at FROM ready)) * 1e6)::bigint AS delay,
 			(extract(epoch FROM clock_timestamp() - r.started_at) * 1e6)::bigint AS age`, run, delivery, lease.Microseconds())
@@ -473,7 +475,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		return nil, ErrNotYours
 	}
 	c := &Claimed{
-		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Lease: lease, progress: &progress{checkpoint: r.Checkpoint, pulled: r.Pulled}},
+		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Given: r.Given, Lease: lease, progress: &progress{checkpoint: r.Checkpoint, pulled: r.Pulled}},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
 		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
@@ -680,7 +682,7 @@ func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
 }
 
 // Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day, unless the ERP is known to
-// refuse this installation. After a refused login that must not be tried again (NoTrial) it is not tried by itself.
+// refuse this installation, or another login was given since the step began. After a refused login that must not be tried again (NoTrial) it is not tried by itself.
 func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
 	return s.end(ctx, step, "failed", cause, calls)
 }
@@ -691,13 +693,18 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 		if err := lockRun(ctx, tx, step); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `
+		replaced, err := replacedLogin(ctx, tx, step, kind)
+		if err != nil {
+			return err
+		}
+		final := noTrial(cause) && !replaced
+		_, err = tx.ExecContext(ctx, `
 			WITH ended AS (
 				UPDATE runs SET status = $3, lease_until = NULL, finished_at = now(), erp_calls = erp_calls + $4,
 					error_kind = nullif($5, ''), error = nullif($6, ''), hint = nullif($7, '')
 				WHERE tenant_id = $1 AND id = $2 RETURNING tenant_id, connection_id, started_at, purpose = 'customer' OR preview AS aside
 			), judged AS (
-				SELECT e.*, $5 = 'denied' AND ($8 OR NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)) AS denied
+				SELECT e.*, $5 = 'denied' AND NOT $9 AND ($8 OR NOT EXISTS (SELECT FROM erp_pauses p WHERE p.erp = n.erp AND p.ended_at IS NULL)) AS denied
 				FROM ended e JOIN connections n ON n.tenant_id = e.tenant_id AND n.id = e.connection_id
 			)
 			UPDATE connections n SET last_attempt_at = CASE WHEN e.aside THEN n.last_attempt_at ELSE e.started_at END,
@@ -709,8 +716,8 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 					WHEN e.denied AND n.next_due_at IS NOT NULL THEN greatest(n.next_due_at, now() + interval '1 day')
 					ELSE n.next_due_at END
 			FROM judged e WHERE n.tenant_id = e.tenant_id AND n.id = e.connection_id`,
-			step.Tenant, step.Run, status, calls, kind, text, hint, noTrial(cause))
-		if err != nil || !noTrial(cause) {
+			step.Tenant, step.Run, status, calls, kind, text, hint, final, replaced)
+		if err != nil || !final {
 			return err
 		}
 		return rememberRefusal(ctx, tx, step.Tenant, step.Connection, cause)
@@ -719,6 +726,20 @@ func (s *Store) end(ctx context.Context, step Step, status string, cause error, 
 		return fmt.Errorf("end run: %w", err)
 	}
 	return nil
+}
+
+// replacedLogin says whether a person gave another login since the step began: which of the two the ERP denied is not known, and the next
+// run learns it. It locks the connection, as whoever stores a login does.
+func replacedLogin(ctx context.Context, tx *sqlx.Tx, step Step, kind connector.ErrorKind) (replaced bool, err error) {
+	if kind != connector.Denied || step.Given == 0 {
+		return false, nil
+	}
+	if _, err := tx.ExecContext(ctx, `SELECT FROM connections WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE`, step.Tenant, step.Connection); err != nil {
+		return false, err
+	}
+	err = tx.GetContext(ctx, &replaced, `SELECT EXISTS (SELECT FROM credentials WHERE tenant_id = $1 AND connection_id = $2 AND given <> $3)`,
+		step.Tenant, step.Connection, step.Given)
+	return replaced, err
 }
 
 // CancelledBy is who asked for a run to stop, and why; empty if nobody did.

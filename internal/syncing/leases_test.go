@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/connector/memory"
 	"github.com/centime/contactsync/internal/contact"
+	"github.com/centime/contactsync/internal/credentials"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
 	"github.com/centime/contactsync/internal/reconcile"
@@ -421,5 +423,42 @@ func TestCallsOfAPageThatCouldNotBeSavedCount(t *testing.T) {
 	r := w.sync(postgres.Full)
 	if asked := int64(len(w.erp.Requests())); r.Status != "failed" || asked == 0 || r.Calls != asked {
 		t.Errorf("the run %s, with %d calls; the ERP was asked %d times", r.Status, r.Calls, asked)
+	}
+}
+
+// TestRefusalOfAReplacedLogin: a run that ends refused though a person gave another login since it began says nothing about that one, whether
+// the ERP forbids another try or not.
+func TestRefusalOfAReplacedLogin(t *testing.T) {
+	t.Parallel()
+	for _, replaced := range []bool{true, false} {
+		for _, final := range []bool{true, false} {
+			t.Run(fmt.Sprintf("Replaced=%t/Final=%t", replaced, final), func(t *testing.T) {
+				w := setup(t, memory.QuickBooks)
+				w.customers(1)
+				w.mustSync(postgres.Full)
+				c, err := w.store.FindConnection(w.ctx, "Kelp books")
+				if err != nil {
+					t.Fatal(err)
+				}
+				claimed := w.claimed(time.Minute)
+				if replaced {
+					if _, err := w.store.SetCredentials(w.ctx, c, credentials.Stored{KeyID: "k", Box: []byte("new")}, true, ops); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := w.store.Fail(w.ctx, claimed.Step, &connector.Error{Kind: connector.Denied, Message: "refused", NoTrial: final}, 1); err != nil {
+					t.Fatal(err)
+				}
+				got := pgtest.Value(t, w.dsn, `SELECT n.state || ' ' || (k.refused_at IS NOT NULL) || ' ' || (n.next_due_at IS NOT NULL)
+					FROM contactsync.connections n JOIN contactsync.credentials k ON k.connection_id = n.id`)
+				want := "active false true"
+				if !replaced {
+					want = fmt.Sprintf("needs_attention %t %t", final, !final)
+				}
+				if got != want {
+					t.Errorf("it is %s, want %s", got, want)
+				}
+			})
+		}
 	}
 }

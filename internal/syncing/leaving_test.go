@@ -84,9 +84,14 @@ func lived(t *testing.T) (w *world, secrets []string) {
 		c.Name, c.Channels = "Married Ingridqx", []connector.Channel{memory.Mail("ingrid-zyxmail")}
 	})
 	w.erp.Inactivate(connector.Key{Kind: connector.Contacts, ID: "peqx2"})
-	w.exec(`INSERT INTO role_choices (tenant_id, customer_contact_id, role_id, chosen_by, reason) SELECT 1, cc.id, (SELECT min(id) FROM roles), 'ann', 'Ingridqx asked'
-			FROM customer_contacts cc JOIN contacts co ON co.id = cc.contact_id WHERE co.erp_id = 'peqx1';
-		INSERT INTO contacts (tenant_id, connection_id, origin, name, active) VALUES (1, 1, 'centime', 'Ownqx Person', true);
+	_, _, err := w.store.AssignRole(w.ctx, w.tenant, postgres.Assignment{
+		Contact: pgtest.Value(t, w.dsn, `SELECT id FROM contactsync.contacts WHERE erp_id = 'peqx1'`),
+		Role:    pgtest.Value(t, w.dsn, `SELECT min(id) FROM contactsync.roles`),
+	}, postgres.Weigh{}, postgres.By{User: "ann", Reason: "Ingridqx asked"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(`INSERT INTO contacts (tenant_id, connection_id, origin, name, active) VALUES (1, 1, 'centime', 'Ownqx Person', true);
 		INSERT INTO contact_points SELECT 1, id, origin, 'email', 1, 'email', 'own@zyxmail.example', 'own@zyxmail.example', true, true, true
 			FROM contacts WHERE origin = 'centime';
 		INSERT INTO customer_contacts (tenant_id, connection_id, customer_id, contact_id, origin, active)
