@@ -163,8 +163,8 @@ func (w *world) decide(s *side, rng *rand.Rand) {
 	} else {
 		_, err = w.ops.ApproveHold(w.ctx, hold, operator)
 	}
-	if errors.Is(err, postgres.ErrDecided) {
-		return // emptied by a run meanwhile
+	if errors.Is(err, postgres.ErrDecided) || errors.Is(err, postgres.ErrMore) {
+		return // emptied by a run meanwhile, or it is to be looked at again
 	}
 	w.check(err)
 	w.decided++
