@@ -105,7 +105,7 @@ func (s *fleetSystem) join(ctx context.Context) (err error) {
 	if s.store, err = postgres.Open(s.url.String(), 8); err != nil {
 		return err
 	}
-	if s.tenant, err = s.store.AddTenant(ctx, "Northern Finance", "UTC"); err != nil {
+	if s.tenant, err = s.store.AddTenant(ctx, "Northern Finance", "UTC", postgres.By{User: "ops"}); err != nil {
 		return err
 	}
 	began, told := time.Now(), time.Now()

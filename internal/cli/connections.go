@@ -112,7 +112,7 @@ func (c tenantAddCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	id, err := store.AddTenant(a.ctx, c.Name, c.TimeZone)
+	id, err := store.AddTenant(a.ctx, c.Name, c.TimeZone, a.by)
 	if err != nil {
 		return err
 	}

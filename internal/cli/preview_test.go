@@ -38,7 +38,7 @@ func TestPreviewReport(t *testing.T) {
 		Store: store, Connectors: map[string]connector.Connector{"memory": memory.NewConnector("memory", erp)}, Ring: ring,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Lease: time.Minute, Step: time.Minute, Draining: make(chan struct{}),
 	}
-	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC")
+	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC", postgres.By{User: "ops"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestStatus(t *testing.T) {
 		return out.String(), exit
 	}
 
-	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC")
+	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC", postgres.By{User: "ops"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func install(t *testing.T) *installation {
 	i.dsn = u.String()
 	i.is = doctor.Installation{Store: i.store(i.dsn), Redis: i.redis(i.server.URL), Ring: i.ring(i.key), LongTransaction: time.Millisecond}
 
-	tenant, err := i.is.Store.AddTenant(t.Context(), "Kelp", "UTC")
+	tenant, err := i.is.Store.AddTenant(t.Context(), "Kelp", "UTC", postgres.By{User: "ops"})
 	if err != nil {
 		t.Fatal(err)
 	}

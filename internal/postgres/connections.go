@@ -24,7 +24,7 @@ type By struct{ User, Reason string }
 
 // AddTenant makes a tenant. The time zone is an IANA name, and one that Postgres knows too: the views would fail by another, for every tenant
 // that is read with this one.
-func (s *Store) AddTenant(ctx context.Context, name, timeZone string) (int64, error) {
+func (s *Store) AddTenant(ctx context.Context, name, timeZone string, by By) (int64, error) {
 	unknown := fmt.Errorf("time zone %q is not known: use a name such as America/New_York", timeZone)
 	if _, err := time.LoadLocation(timeZone); err != nil {
 		return 0, unknown
@@ -35,7 +35,10 @@ func (s *Store) AddTenant(ctx context.Context, name, timeZone string) (int64, er
 		if err := tx.GetContext(ctx, &known, `SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1)`, timeZone); err != nil || !known {
 			return cmp.Or(err, unknown)
 		}
-		return tx.GetContext(ctx, &id, `INSERT INTO tenants (name, time_zone) VALUES ($1, $2) RETURNING tenant_id`, name, timeZone)
+		if err := tx.GetContext(ctx, &id, `INSERT INTO tenants (name, time_zone) VALUES ($1, $2) RETURNING tenant_id`, name, timeZone); err != nil {
+			return err
+		}
+		return tell(ctx, tx, id, nil, "tenant", id, []change{{fieldCreated, "", name}}, by)
 	})
 	if errors.Is(err, unknown) {
 		return 0, unknown

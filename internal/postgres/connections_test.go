@@ -22,7 +22,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC")
+	tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC", postgres.By{User: "ops"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestTimeZonesArePostgresToo(t *testing.T) {
 	}
 	defer store.Close()
 	for zone, known := range map[string]bool{"": false, "Local": false, "Moon/Base": false, "UTC": true, "America/New_York": true} {
-		_, err := store.AddTenant(t.Context(), "tenant of "+zone, zone)
+		_, err := store.AddTenant(t.Context(), "tenant of "+zone, zone, postgres.By{User: "ops"})
 		if (err == nil) != known || err != nil && !strings.Contains(err.Error(), "use a name such as America/New_York") {
 			t.Errorf("zone %q: %v", zone, err)
 		}
@@ -163,7 +163,7 @@ func TestConnectingWithoutRoomForRoles(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer store.Close()
-			tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC")
+			tenant, err := store.AddTenant(t.Context(), "Kelp", "UTC", postgres.By{User: "ops"})
 			if err != nil {
 				t.Fatal(err)
 			}

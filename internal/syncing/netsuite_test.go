@@ -53,7 +53,7 @@ func setupNetSuite(t *testing.T) *netSuiteWorld {
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Lease: 20 * time.Second, Step: time.Minute, Draining: make(chan struct{}),
 		Backoff: func(int) time.Duration { return 0 },
 	}
-	if n.tenant, err = n.store.AddTenant(n.ctx, "Kelp", "UTC"); err != nil {
+	if n.tenant, err = n.store.AddTenant(n.ctx, "Kelp", "UTC", ops); err != nil {
 		t.Fatal(err)
 	}
 	added, err := n.store.AddConnection(n.ctx, postgres.NewConnection{

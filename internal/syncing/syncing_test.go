@@ -54,7 +54,7 @@ func setup(t *testing.T, style memory.Style) *world {
 		Store: w.store, Connectors: map[string]connector.Connector{"memory": erps}, Ring: ring, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Lease: 20 * time.Second, Step: time.Minute, Draining: make(chan struct{}), Backoff: func(int) time.Duration { return 0 },
 	}
-	if w.tenant, err = w.store.AddTenant(w.ctx, "Kelp", "UTC"); err != nil {
+	if w.tenant, err = w.store.AddTenant(w.ctx, "Kelp", "UTC", ops); err != nil {
 		t.Fatal(err)
 	}
 	w.connection = w.connect("Kelp books")

@@ -174,7 +174,7 @@ func (w *world) addTenant(rng *rand.Rand, n int) {
 	name := []string{"UTC", "America/Chicago", "Pacific/Auckland"}[rng.IntN(3)]
 	zone, err := time.LoadLocation(name)
 	w.check(err)
-	id, err := w.ops.AddTenant(w.ctx, fmt.Sprintf("Tenant %d", n), name)
+	id, err := w.ops.AddTenant(w.ctx, fmt.Sprintf("Tenant %d", n), name, operator)
 	w.check(err)
 	w.tenants = append(w.tenants, &tenant{
 		id: id, zone: zone, roles: map[int64]*role{}, mapped: map[mapping]int64{}, own: map[int64]*ownContact{}, chosen: map[int64]int64{},
