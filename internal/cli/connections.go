@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -221,7 +222,29 @@ func (c connectionAddCmd) Run(a *app) error {
 		return err
 	}
 	account := connector.Account{ID: c.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
-	login, check, renewed, checkErr := a.prove(ring, erp, account, login, place(tenant, 0))
+	old, err := store.ConnectionOf(a.ctx, tenant, c.ERP, c.Account)
+	if err != nil {
+		return err
+	}
+	same, err := a.isStored(store, ring, tenant, old, login)
+	if err != nil {
+		return err
+	}
+	seal := func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) }
+	var check connector.Check
+	var renewed bool
+	var checkErr error
+	if same {
+		seal = nil
+		if check, err = a.ask(store, ring, erp, account, tenant, old); err == nil {
+			err = lackingRights(check.Rights)
+		}
+		if err != nil {
+			return fmt.Errorf("nothing was changed. This is the login that connection %d has already, and its check failed: %w", old, err)
+		}
+	} else {
+		login, check, renewed, checkErr = a.prove(ring, erp, account, login, place(tenant, 0))
+	}
 	if checkErr != nil && !renewed {
 		return fmt.Errorf("nothing was added: %w", checkErr)
 	}
@@ -236,8 +259,7 @@ func (c connectionAddCmd) Run(a *app) error {
 	defer end()
 	added, err := store.AddConnection(storing, postgres.NewConnection{
 		Tenant: tenant, ERP: c.ERP, Account: c.Account, Name: name, Schedule: c.Schedule, Settings: stored, Paused: c.Paused || checkErr != nil,
-		Unproven: checkErr != nil,
-		Seal:     func(id int64) (credentials.Stored, error) { return ring.Pack(login, place(tenant, id)) },
+		Unproven: checkErr != nil, Seal: seal,
 	}, a.by)
 	if errors.Is(err, postgres.ErrLoginKept) {
 		return loginKept(checkErr)
@@ -253,6 +275,9 @@ func (c connectionAddCmd) Run(a *app) error {
 	text := fmt.Sprintf("Connection %d: %s (%s)", added.Connection, name, erp.Label())
 	if added.Known {
 		text += ", known from before, with its contacts and choices"
+	}
+	if same {
+		text += "\nThis is the login that is stored already; it stays as it is."
 	}
 	if added.Run != 0 {
 		fields["run_id"] = fmt.Sprint(added.Run)
@@ -274,6 +299,23 @@ func (a *app) sure(renewed bool) (context.Context, context.CancelFunc) {
 		return a.ctx, func() {}
 	}
 	return context.WithTimeout(context.WithoutCancel(a.ctx), 40*time.Second)
+}
+
+// isStored says whether a login is the one that a connection has: its token is then renewed through the vault alone, since a renewal beside it
+// may end the stored token. A login that no key here opens is taken for another one.
+func (a *app) isStored(store *postgres.Store, ring *credentials.Ring, tenant, connection int64, given connector.Credentials) (bool, error) {
+	if connection == 0 || given.RefreshToken == "" {
+		return false, nil
+	}
+	stored, err := store.Vault(tenant, connection).Read(a.ctx)
+	if errors.Is(err, credentials.ErrNone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read credentials: %w", err)
+	}
+	has, err := ring.Unpack(stored, place(tenant, connection))
+	return err == nil && has.RefreshToken == given.RefreshToken, nil
 }
 
 // prove tries a login that is not stored yet. The check may spend the refresh token that it was given: what it leaves behind is to be stored, and
@@ -474,16 +516,19 @@ func (c connectionCheckCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	a.checked(check, nil)
+	return nil
+}
+
+// checked says what a check found, after and before more lines.
+func (a *app) checked(check connector.Check, before []string, after ...string) {
 	fields := map[string]any{"account": check.Account, "company": check.Company, "rights": rightFields(check.Rights), "notes": check.Notes}
-	text := fmt.Sprintf("The credentials open %s (account %s).", check.Company, check.Account)
-	for _, line := range append(rightLines(check.Rights), check.Notes...) {
-		text += "\n" + line
-	}
-	a.out.say(fields, "%s", text)
+	lines := append(before, fmt.Sprintf("The credentials open %s (account %s).", check.Company, check.Account))
+	lines = slices.Concat(lines, rightLines(check.Rights), check.Notes, after)
+	a.out.say(fields, "%s", strings.Join(lines, "\n"))
 	if lackingRights(check.Rights) != nil {
 		a.outcome(attention)
 	}
-	return nil
 }
 
 // rightLines says in words what a login may and may not read.
@@ -538,13 +583,20 @@ func (a *app) check(store *postgres.Store, found postgres.Connection) (connector
 		return connector.Check{}, err
 	}
 	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
-	vault := &witness{Vault: store.Vault(found.Tenant, found.ID)}
-	account.Tokens = credentials.NewTokenSource(ring, vault, place(found.Tenant, found.ID), erp, account)
+	return a.ask(store, ring, erp, account, found.Tenant, found.ID)
+}
+
+// ask asks the ERP at an address with the credentials that a connection has; what it renews is stored.
+func (a *app) ask(store *postgres.Store, ring *credentials.Ring, erp connector.Connector, account connector.Account, tenant, connection int64) (
+	connector.Check, error,
+) {
+	vault := &witness{Vault: store.Vault(tenant, connection)}
+	account.Tokens = credentials.NewTokenSource(ring, vault, place(tenant, connection), erp, account)
 	check, err := erp.Open(account).Check(a.ctx)
 	if err != nil {
 		noting, end := a.sure(true)
 		defer end()
-		return connector.Check{}, errors.Join(fmt.Errorf("check connection %d: %w", found.ID, err), vault.Refused(noting, vault.version, err))
+		return connector.Check{}, errors.Join(fmt.Errorf("check connection %d: %w", connection, err), vault.Refused(noting, vault.version, err))
 	}
 	return check, nil
 }
@@ -676,6 +728,13 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 	}
 	about := place(found.Tenant, found.ID)
 	account := connector.Account{ID: found.Account, APIURL: set.APIURL, TokenURL: set.TokenURL}
+	same, err := a.isStored(store, ring, found.Tenant, found.ID, login)
+	if err != nil {
+		return err
+	}
+	if same {
+		return a.storedAlready(store, ring, erp, account, found)
+	}
 	login, check, renewed, checkErr := a.prove(ring, erp, account, login, about)
 	if checkErr != nil && !renewed {
 		return fmt.Errorf("nothing was changed: %w", checkErr)
@@ -700,4 +759,19 @@ func (c connectionCredentialsCmd) Run(a *app) error {
 		return nil
 	}
 	return a.tryAtOnce(store, found, "the credentials open "+check.Company)
+}
+
+// storedAlready answers who gives the login that is stored: nothing is replaced, and it is checked as `connection check` does.
+func (a *app) storedAlready(store *postgres.Store, ring *credentials.Ring, erp connector.Connector, account connector.Account, found postgres.Connection) error {
+	const say = "This is the login that is stored already; nothing was changed."
+	check, err := a.ask(store, ring, erp, account, found.Tenant, found.ID)
+	if err != nil {
+		return fmt.Errorf("%s %w", say, err)
+	}
+	var after []string
+	if found.State != "active" && lackingRights(check.Rights) == nil {
+		after = []string{fmt.Sprintf("The connection goes on by: syncctl connection resume %d", found.ID)}
+	}
+	a.checked(check, []string{say}, after...)
+	return nil
 }

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -60,8 +61,13 @@ func (d *desk) run(args ...string) (string, int) {
 // file is a new login of a company.
 func (d *desk) file(of *qbo.Company) string {
 	d.t.Helper()
+	return d.write(of.Connect().RefreshToken)
+}
+
+func (d *desk) write(refreshToken string) string {
+	d.t.Helper()
 	name := filepath.Join(d.t.TempDir(), "login.json")
-	if err := os.WriteFile(name, []byte(`{"refresh_token":"`+of.Connect().RefreshToken+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(name, []byte(`{"refresh_token":"`+refreshToken+`"}`), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
 	return name
@@ -180,4 +186,99 @@ func TestLoginThatWorksIsKept(t *testing.T) {
 	if got := pgtest.Value(t, dsn, `SELECT next_due_at IS NOT NULL FROM contactsync.connections`); got != "true" {
 		t.Error("added again, it is never due")
 	}
+}
+
+// TestStoredLoginGivenAgainIsNotLost: who gives the login that is stored already has it checked through the vault, so that what QuickBooks
+// renews by it is kept, also where the company does not answer then.
+func TestStoredLoginGivenAgainIsNotLost(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, qbo.Options{RotateAfter: -1})
+	const keepsIt = "This is the login that is stored already"
+	stored := func() connector.Credentials {
+		t.Helper()
+		box, err := hex.DecodeString(pgtest.Value(t, d.dsn, `SELECT encode(box, 'hex') FROM contactsync.credentials`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := d.ring.Unpack(credentials.Stored{KeyID: d.ring.Primary(), Box: box}, credentials.Place{Table: "credentials", Tenant: 1, Connection: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	again := func() string {
+		t.Helper()
+		d.kelp.ExpireAccess() // so that the check renews, and the stored token is another one after it
+		return d.write(stored().RefreshToken)
+	}
+	add := func(login string, more ...string) (string, int) {
+		t.Helper()
+		return d.add(login, d.kelp.Realm, more...)
+	}
+	works := func(what, was string) {
+		t.Helper()
+		if stored().RefreshToken == was {
+			t.Errorf("%s: the token was not renewed, so this proves nothing", what)
+		}
+		if n := d.kelp.Tokens().Spent; n != 0 {
+			t.Errorf("%s: a spent token was sent %d times", what, n)
+		}
+		d.kelp.ExpireAccess()
+		out, exit := d.run("connection", "check", "1")
+		d.want(out, exit, 0, "Kelp")
+	}
+	if out, exit := add(d.file(d.kelp)); exit != 0 {
+		t.Fatal(out)
+	}
+
+	was := stored().RefreshToken
+	out, exit := d.run("connection", "credentials", "1", again())
+	d.want(out, exit, 0, keepsIt)
+	d.want(out, exit, 0, "The credentials open Kelp")
+	works("credentials", was)
+
+	// 401 first, so that the token is renewed, and then no answer.
+	unreachable := func() {
+		t.Helper()
+		d.far.Fail(erpsim.Rule{Op: qbo.CompanyInfo, Skip: 1, Times: erpsim.Forever}, qbo.Fault{Kind: qbo.HTML503})
+	}
+	was = stored().RefreshToken
+	file := again()
+	unreachable()
+	out, exit = d.run("connection", "credentials", "1", file)
+	d.want(out, exit, 1, keepsIt)
+	d.far.ClearFaults("")
+	works("credentials of a company that does not answer", was)
+
+	was = stored().RefreshToken
+	file = again()
+	unreachable()
+	out, exit = add(file, "--schedule", "@every 3h")
+	d.want(out, exit, 1, "nothing was changed. This is the login that connection 1 has already")
+	d.far.ClearFaults("")
+	works("add of a company that does not answer", was)
+	if got := pgtest.Value(t, d.dsn, `SELECT schedule FROM contactsync.connections`); got != "@every 1h" {
+		t.Errorf("not added, the schedule is %s", got)
+	}
+
+	was = stored().RefreshToken
+	out, exit = add(again(), "--schedule", "@every 2h", "--set", "brake_percent=7")
+	d.want(out, exit, 0, keepsIt)
+	works("add", was)
+	if got := pgtest.Value(t, d.dsn, `SELECT schedule || ' ' || (settings->>'brake_percent') FROM contactsync.connections`); got != "@every 2h 7" {
+		t.Errorf("added again, schedule and brake are %s", got)
+	}
+
+	// One that needs attention is not left without a word of what ends that.
+	pgtest.Exec(t, d.dsn, `UPDATE contactsync.connections SET state = 'needs_attention'`)
+	out, exit = d.run("connection", "credentials", "1", again())
+	d.want(out, exit, 0, "syncctl connection resume 1")
+
+	// With a removed connection its login went: the file is as good as any.
+	file = again()
+	if out, exit := d.run("connection", "remove", "1", "--reason", "moved", "--yes"); exit != 0 {
+		t.Fatal(out)
+	}
+	out, exit = add(file)
+	d.want(out, exit, 0, "known from before")
 }

@@ -127,6 +127,17 @@ func (s *Store) connection(ctx context.Context, id int64) (Connection, error) {
 	return c.Connection, nil
 }
 
+// ConnectionOf finds the connection of an ERP's account; 0 if it was never connected.
+func (s *Store) ConnectionOf(ctx context.Context, tenant int64, erp, account string) (id int64, err error) {
+	err = s.in(ctx, asOps, tenant, func(tx *sqlx.Tx) error {
+		return tx.GetContext(ctx, &id, `SELECT id FROM connections WHERE tenant_id = $1 AND erp = $2 AND account = $3`, tenant, erp, account)
+	})
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("find connection: %w", err)
+	}
+	return id, nil
+}
+
 // NewConnection is what `syncctl connection add` stores.
 type NewConnection struct {
 	Tenant             int64
@@ -135,7 +146,7 @@ type NewConnection struct {
 	Settings           settings.Map
 	Paused             bool
 	Unproven           bool // the ERP did not take the login
-	// Seal gives the credentials for the connection's id, which they are bound to.
+	// Seal gives the credentials for the connection's id, which they are bound to; nil: the account is connected, and its login stays.
 	Seal func(connection int64) (credentials.Stored, error)
 }
 
@@ -193,6 +204,8 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 		switch {
 		case err == nil && n.Unproven && was.Works:
 			return fmt.Errorf("connection %d: %w", was.ID, ErrLoginKept)
+		case n.Seal == nil && (errors.Is(err, sql.ErrNoRows) || err == nil && was.State == "removed"):
+			return errRemoved
 		case err == nil:
 			added.Known = true
 			var stated settings.Map
@@ -226,12 +239,14 @@ func (s *Store) AddConnection(ctx context.Context, n NewConnection, by By) (Adde
 				return fmt.Errorf("default role: %w", err)
 			}
 		}
-		sealed, err := n.Seal(added.Connection)
-		if err != nil {
-			return err
-		}
-		if err := putCredentials(ctx, tx, n.Tenant, added.Connection, sealed); err != nil {
-			return fmt.Errorf("store credentials: %w", err)
+		if n.Seal != nil {
+			sealed, err := n.Seal(added.Connection)
+			if err != nil {
+				return err
+			}
+			if err := putCredentials(ctx, tx, n.Tenant, added.Connection, sealed); err != nil {
+				return fmt.Errorf("store credentials: %w", err)
+			}
 		}
 		if err := setDue(ctx, tx, n.Tenant, added.Connection); err != nil { // after the credentials: a refused login is never due
 			return err
