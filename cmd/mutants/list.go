@@ -15,21 +15,22 @@ type edit struct{ file, old, new string }
 func one(file, old, new string) []edit { return []edit{{file, old, new}} }
 
 const (
-	pages   = "internal/postgres/page.go"
-	finish  = "internal/postgres/finish.go"
-	runs    = "internal/postgres/runs.go"
-	rights  = "internal/postgres/migrations/00002_rights.sql"
-	tables  = "internal/postgres/migrations/00001_tables.sql"
-	views   = "internal/postgres/migrations/00003_views.sql"
-	work    = "internal/syncing/syncing.go"
-	plan    = "internal/reconcile/reconcile.go"
-	reading = "internal/reconcile/reading.go"
-	tokens  = "internal/credentials/tokens.go"
-	pull    = "connectors/quickbooks/internal/online/pull.go"
-	row     = "connectors/quickbooks/internal/online/row.go"
-	suiteql = "connectors/netsuite/internal/suiteql/"
-	inStore = "./internal/postgres"
-	inRules = "./internal/syncing"
+	pages     = "internal/postgres/page.go"
+	finish    = "internal/postgres/finish.go"
+	runs      = "internal/postgres/runs.go"
+	rights    = "internal/postgres/migrations/00002_rights.sql"
+	tables    = "internal/postgres/migrations/00001_tables.sql"
+	meanwhile = "internal/postgres/migrations/00020_meanwhile.sql"
+	views     = "internal/postgres/migrations/00003_views.sql"
+	work      = "internal/syncing/syncing.go"
+	plan      = "internal/reconcile/reconcile.go"
+	reading   = "internal/reconcile/reading.go"
+	tokens    = "internal/credentials/tokens.go"
+	pull      = "connectors/quickbooks/internal/online/pull.go"
+	row       = "connectors/quickbooks/internal/online/row.go"
+	suiteql   = "connectors/netsuite/internal/suiteql/"
+	inStore   = "./internal/postgres"
+	inRules   = "./internal/syncing"
 )
 
 var mutants = []mutant{
@@ -299,6 +300,11 @@ var mutants = []mutant{
 		"AND NOT r.preview AND r.pages > 0 AND (", "AND NOT r.preview AND r.pages < 0 AND ("), inRules, "TestSyncUnderWayLearnsOfTheRefresh"},
 	{"a refresh waits for the running sync", "operators",
 		one("internal/syncing/customer.go", "if s.c.Purpose == postgres.Customer || ", "if s.c.Purpose != postgres.Approval || "), inRules, "TestRefreshGoesFirst"},
+	{"a sync joins a role whose mail is being switched on", "14", one(meanwhile, "UPDATE contactsync.tenants SET role_count = role_count WHERE tenant_id = NEW.tenant_id;\n\tIF", "IF"),
+		inStore, "TestNoRoleIsJoinedWhileItsMailIsDecided"},
+	{"a switch of a role's mail moves nothing that a sync looks at", "14", one(meanwhile,
+		"UPDATE contactsync.tenants SET role_count = role_count WHERE tenant_id = NEW.tenant_id;\n\tRETURN NULL;", "RETURN NULL;"),
+		inStore, "TestNoRoleIsJoinedWhileItsMailIsDecided"},
 	{"a preview commits", "operators", one("internal/postgres/preview.go", "\t\treturn errRehearsed\n", "\t\treturn nil\n"),
 		inRules, "TestPreviewSaysWhatTheRunDoes"},
 	{"a claim that waited works what was paused meanwhile", "operators", one(runs, "if stopped {", "if false {"), inRules, "TestPauseHoldsForAClaimThatWaits"},

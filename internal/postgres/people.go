@@ -27,6 +27,14 @@ func nameOf(r contact.Role) string {
 	return fmt.Sprintf("%s (%d)", r.Name, r.ID)
 }
 
+// lockRoles comes first in a change of what mail a role gets or of what stands for it. In one view (decided) it begins again when that was
+// changed since the view began: each such change, a sync's too, moves the tenant's row (00020_meanwhile.sql). In the order of a page, that
+// locks the tenant before a role.
+func lockRoles(ctx context.Context, tx *sqlx.Tx, tenant int64) error {
+	_, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE`, tenant)
+	return err
+}
+
 // findRole takes an id or a name, and locks the role.
 func findRole(ctx context.Context, tx *sqlx.Tx, tenant int64, idOrName string) (contact.Role, error) {
 	var r struct {
@@ -99,6 +107,9 @@ func (s *Store) RenameRole(ctx context.Context, tenant int64, role, name string,
 // SetRole changes which mail a role gets; it holds at once. Nil leaves a type as it is.
 func (s *Store) SetRole(ctx context.Context, tenant int64, role string, invoice, communication *bool, how Weigh, by By) (MailDifference, error) {
 	d, err := s.decided(ctx, asApp, tenant, how, nil, func(tx *sqlx.Tx) error {
+		if err := lockRoles(ctx, tx, tenant); err != nil {
+			return err
+		}
 		was, err := findRole(ctx, tx, tenant, role)
 		if err != nil {
 			return err
@@ -132,6 +143,9 @@ func (s *Store) SetRole(ctx context.Context, tenant int64, role string, invoice,
 // and no choice; the history has one row for it.
 func (s *Store) MapRole(ctx context.Context, c Connection, erpRole, role string, how Weigh, by By) (MailDifference, error) {
 	d, err := s.decided(ctx, asApp, c.Tenant, how, nil, func(tx *sqlx.Tx) error {
+		if err := lockRoles(ctx, tx, c.Tenant); err != nil {
+			return err
+		}
 		to, err := findRole(ctx, tx, c.Tenant, role)
 		if err != nil {
 			return err

@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/centime/contactsync/internal/connector"
 	"github.com/centime/contactsync/internal/contact"
 	"github.com/centime/contactsync/internal/postgres"
 	"github.com/centime/contactsync/internal/postgres/pgtest"
+	"github.com/centime/contactsync/internal/reconcile"
 )
 
 // A small company: customers 1 to 3 with their own contacts 1 to 3 (ERP role company, role Reminded), and Ann, contact 4, who is
@@ -451,6 +453,13 @@ func (k kelp) meanwhile(end func(), f func() error) error {
 		if waits {
 			break
 		}
+		select {
+		case err := <-done:
+			k.t.Error("it did not wait")
+			end()
+			return err
+		default:
+		}
 	}
 	end()
 	return <-done
@@ -533,11 +542,23 @@ func TestTwoAtOnceHaveOneOutcome(t *testing.T) {
 	t.Run("DeletedWhileASyncJoins", func(t *testing.T) {
 		k := people(t)
 		commit := k.another("contactsync_sync", `SELECT FROM tenants WHERE tenant_id = 1 FOR UPDATE; INSERT INTO role_mappings VALUES (1, 1, '99', 'Silent', 2)`)
+		var use postgres.RoleUse
+		err := k.meanwhile(commit, func() (err error) {
+			use, _, err = k.store.DeleteRole(t.Context(), 1, "Silent", "Payer", postgres.Weigh{}, ann)
+			return err
+		})
+		if err != nil || use.Mappings != 4 || k.value(`SELECT count(*) FROM contactsync.role_mappings WHERE role_id = 3`) != "4" {
+			t.Errorf("what joined it does not move with it: %+v, %v", use, err)
+		}
+	})
+	t.Run("DeletedWhileItIsChosen", func(t *testing.T) {
+		k := people(t)
+		commit := k.another("contactsync_app", `INSERT INTO role_choices (tenant_id, customer_contact_id, role_id, chosen_by) VALUES (1, 4, 2, 'bea')`)
 		err := k.meanwhile(commit, func() error {
 			_, _, err := k.store.DeleteRole(t.Context(), 1, "Silent", "Payer", postgres.Weigh{}, ann)
 			return err
 		})
-		if !errors.Is(err, postgres.ErrMeanwhile) || k.value(`SELECT count(*) FROM contactsync.role_mappings WHERE role_id = 2`) != "4" {
+		if !errors.Is(err, postgres.ErrMeanwhile) || k.value(`SELECT count(*) FROM contactsync.role_mappings WHERE role_id = 2`) != "3" {
 			t.Errorf("%v", err)
 		}
 	})
@@ -578,6 +599,79 @@ func TestTwoAtOnceHaveOneOutcome(t *testing.T) {
 		})
 		if err != nil || len(places) != 1 || places[0].Chosen != "Reminded" || !strings.Contains(k.told(), "Reminded (1) > Payer (3)") {
 			t.Errorf("the choice before it is not told: %+v, %v, %s", places, err, k.told())
+		}
+	})
+}
+
+// TestNoRoleIsJoinedWhileItsMailIsDecided guards "no guessing who gets mail" between a person who switches on what a role gets and whoever
+// lets an ERP role stand for it meanwhile, a sync or another person: the mail is in what was shown, or nothing is changed.
+func TestNoRoleIsJoinedWhileItsMailIsDecided(t *testing.T) {
+	t.Parallel()
+	const switchOn = `UPDATE roles SET invoice_presentment = true WHERE id = 2`
+	t.Run("SwitchedOnFirst", func(t *testing.T) {
+		k := people(t)
+		commit := k.another("contactsync_app", switchOn)
+		err := k.meanwhile(commit, func() (err error) {
+			as(t, k.db, "contactsync_sync", 1, func(tx *sql.Tx) {
+				_, err = tx.ExecContext(t.Context(), `INSERT INTO role_mappings VALUES (1, 1, '99', 'Silent', 2)`)
+			})
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "a role that gets mail") {
+			t.Errorf("a sync joined a role whose mail was being switched on: %v", err)
+		}
+	})
+	t.Run("APageMeetsTheRoleThen", func(t *testing.T) {
+		k := people(t)
+		statements(t, k.db, `INSERT INTO runs (tenant_id, connection_id, mode, trigger, status, fencing, lease_until, started_at, listing_began_at)
+			VALUES (1, 1, 'incremental', 'manual', 'running', 1, now() + interval '1 hour', now(), now())`)
+		link := connector.Link{Customer: "103", Contact: "14", Roles: []connector.ERPRole{{Key: "99", Name: "Silent"}}}
+		step := postgres.Step{Tenant: 1, Run: 1, Connection: 1, Fencing: 1, Lease: time.Hour, ERPLabel: "NetSuite"}
+		commit := k.another("contactsync_app", `SELECT FROM tenants WHERE tenant_id = 1 FOR NO KEY UPDATE; `+switchOn)
+		err := k.meanwhile(commit, func() error {
+			_, err := k.store.SavePage(t.Context(), step, reconcile.Read(connector.Page{Links: []connector.Link{link}, Next: "1"}), 1)
+			return err
+		})
+		role := k.value(`SELECT r.name FROM contactsync.role_mappings m JOIN contactsync.roles r ON r.id = m.role_id WHERE m.erp_role_key = '99'`)
+		if err != nil || role != "Silent (NetSuite)" {
+			t.Errorf("the ERP role stands for %s, %v", role, err)
+		}
+	})
+	for name, join := range map[string]struct{ as, statement string }{
+		"ASyncJoinedFirst": {"contactsync_sync", `INSERT INTO role_mappings VALUES (1, 1, '99', 'Silent', 2);
+			UPDATE customer_contacts SET link_role_key = '99', stated_by = stated_by || '{link}' WHERE id = 3`},
+		"SomebodyMappedFirst": {"contactsync_app", `UPDATE role_mappings SET role_id = 2 WHERE erp_role_key = 'company'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := people(t)
+			set := func(how postgres.Weigh) (d postgres.MailDifference, err error) {
+				return k.store.SetRole(t.Context(), 1, "Silent", &yes, nil, how, ann)
+			}
+			shown, err := set(postgres.Weigh{Rehearse: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = k.meanwhile(k.another(join.as, join.statement), func() error {
+				_, err := set(postgres.Weigh{Shown: &shown})
+				return err
+			})
+			if !errors.Is(err, postgres.ErrMeanwhile) || strings.Contains(k.recipients(), " i ") {
+				t.Errorf("%v, mail goes to %s", err, k.recipients())
+			}
+			if d, err := set(postgres.Weigh{}); err != nil || !strings.Contains(difference(d), "+3 i c3@kelp.example") {
+				t.Errorf("%v, shown %s", err, difference(d))
+			}
+		})
+	}
+	t.Run("MappedWhileItIsSwitchedOn", func(t *testing.T) {
+		k := people(t)
+		var d postgres.MailDifference
+		err := k.meanwhile(k.another("contactsync_app", switchOn), func() (err error) {
+			d, err = k.store.MapRole(t.Context(), postgres.Connection{Tenant: 1, ID: 1}, "company", "Silent", postgres.Weigh{}, ann)
+			return err
+		})
+		if err != nil || !strings.Contains(difference(d), "+3 i c3@kelp.example") {
+			t.Errorf("%v, shown %s", err, difference(d))
 		}
 	})
 }

@@ -64,7 +64,7 @@ func (w *pageWriter) mapRole(ctx context.Context, r connector.ERPRole) error {
 // roleForNewKey finds or makes the role, under a lock of the tenant's row. It is nil where there is no room for one, and
 // one issue says so.
 func roleForNewKey(ctx context.Context, tx *sqlx.Tx, step Step, r connector.ERPRole) (*int64, error) {
-	if _, err := tx.ExecContext(ctx, `SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE`, step.Tenant); err != nil {
+	if err := lockRoles(ctx, tx, step.Tenant); err != nil {
 		return nil, err
 	}
 	existing, err := tenantRoles(ctx, tx, step.Tenant)
