@@ -67,7 +67,6 @@ func TestCredentialsPrintNothing(t *testing.T) {
 	quiet(t, "Println", fmt.Sprintln(c, &c))
 }
 
-// What these subtests want does not hold yet.
 func TestCredentialsAreHiddenInsideOtherValues(t *testing.T) {
 	t.Parallel()
 	c := full()

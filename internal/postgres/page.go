@@ -42,7 +42,7 @@ var ErrPagesLost = errors.New("saved pages were lost, as when Postgres crashes: 
 // again.
 var errErased = errors.New("somebody was erased meanwhile")
 
-// errLost keeps once from repeating what must not be repeated.
+// errLost keeps again from repeating what must not be repeated.
 var errLost = ErrLeaseLost
 
 // SavePage writes what a page says, what it named and signalled, the run's counts and its checkpoint, in one transaction. calls is

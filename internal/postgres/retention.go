@@ -9,7 +9,7 @@ import (
 )
 
 // keepPages is how long the pages of a finished run stay. While the run is unfinished they say what was seen; after it failed
-// the next run may take them over for 24 h (beginListing). Then nobody reads them.
+// the next run may take them over for 24 h (takeOver). Then nobody reads them.
 const keepPages = 48 * time.Hour
 
 // Keep says how long what is over stays. Neither may be shorter than 48 hours: the brake counts the runs of a day, and the

@@ -128,9 +128,9 @@ const (
 // anyTenant is for ops only: every other actor sees no row with it.
 const anyTenant = int64(0)
 
-// in runs f in a transaction as an actor, for one tenant. It is the only way this package opens one: role and tenant are
-// local to the transaction, so PgBouncer's transaction mode cannot carry them over. A transaction that Postgres undid for
-// reasons of its own (deadlock, serialisation, restart before the commit) is tried again, so f may run more than once.
+// in runs f in a transaction as an actor, for one tenant. All access to rows of ours is through it, still or once: role and tenant are
+// local to the transaction, so PgBouncer's transaction mode cannot carry them over. (Examine takes no role, and reads no row of ours.) A
+// transaction that was undone is tried again, so f may run more than once; see undone.
 func (s *Store) in(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
 	return again(ctx, func() error { return s.once(ctx, as, tenant, f) })
 }
@@ -151,6 +151,7 @@ func again(ctx context.Context, once func() error) error {
 	}
 }
 
+// once is in for what must not be repeated by itself: f asks an ERP, or is part of a larger whole that is tried again.
 func (s *Store) once(ctx context.Context, as actor, tenant int64, f func(tx *sqlx.Tx) error) error {
 	return s.at(ctx, sql.LevelDefault, as, tenant, f)
 }
@@ -186,7 +187,8 @@ func (s *Store) at(ctx context.Context, isolation sql.IsolationLevel, as actor, 
 	return nil
 }
 
-// undone reports that a transaction was undone, or never began, so that trying again is safe. A lost answer to COMMIT is not among them.
+// undone reports that Postgres undid a transaction (deadlock, serialisation), or that we did because somebody was erased meanwhile, so that
+// trying again is safe. A lost connection is not among them: an answer to COMMIT may have been lost with it.
 func undone(err error) bool {
 	if errors.Is(err, errLost) {
 		return false
