@@ -13,15 +13,6 @@ const (
 	FromCentime Origin = "centime"
 )
 
-// RoleSource says what a customer contact's role comes from.
-type RoleSource string
-
-// A role is what the mapping makes of the ERP role, unless a person chose one.
-const (
-	RoleFromERP  RoleSource = "erp"
-	RoleFromUser RoleSource = "user"
-)
-
 // InactiveReason says why a customer, contact or customer contact is not active.
 type InactiveReason string
 
@@ -42,7 +33,6 @@ type CustomerKind string
 const (
 	Customer    CustomerKind = "customer"
 	SubCustomer CustomerKind = "sub_customer"
-	Job         CustomerKind = "job"
 	Project     CustomerKind = "project"
 	Lead        CustomerKind = "lead"
 	Prospect    CustomerKind = "prospect"

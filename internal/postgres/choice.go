@@ -34,7 +34,6 @@ type Place struct {
 	Connection   int64  `db:"connection_id"`
 	Customer     int64  `db:"customer_id"`
 	CustomerName string `db:"customer_name"`
-	CustomerERP  string `db:"customer_erp_id"`
 	Origin       string `db:"origin"`
 	Active       bool   `db:"active"`
 	ChosenID     int64  `db:"chosen_id"` // 0: nobody chose
@@ -46,7 +45,7 @@ type Place struct {
 func (p Place) choice() contact.Role { return contact.Role{ID: p.ChosenID, Name: p.Chosen} }
 
 const places = `
-	SELECT cc.id, cc.connection_id, cc.customer_id, cu.name AS customer_name, cu.erp_id AS customer_erp_id, cc.origin, cc.active,
+	SELECT cc.id, cc.connection_id, cc.customer_id, cu.name AS customer_name, cc.origin, cc.active,
 		coalesce(ch.role_id, 0) AS chosen_id, coalesce(cr.name, '') AS chosen, coalesce(m.erp_role_name, '') AS erp_role, coalesce(mr.name, '') AS mapped
 	FROM customer_contacts cc
 	JOIN customers cu ON cu.tenant_id = cc.tenant_id AND cu.id = cc.customer_id

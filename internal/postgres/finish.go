@@ -415,7 +415,6 @@ func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 type Went struct {
 	Deactivated int `db:"deactivated"`
 	Held        int `db:"held"`
-	LeftBare    int `db:"left_bare"` // customers that had a recipient and have none now
 }
 
 // End is what came of ending a run: it has ended, or something is to be looked up first.
@@ -442,7 +441,7 @@ func (s *Store) Finish(ctx context.Context, step Step, limits settings.Settings,
 		if err := succeed(ctx, tx, step, calls); err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &end.Went, `SELECT deactivated, held, left_bare FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
+		return tx.GetContext(ctx, &end.Went, `SELECT deactivated, held FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
 	})
 	if err != nil {
 		return End{}, fmt.Errorf("finish run: %w", err)

@@ -371,7 +371,7 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 		if err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &went, `SELECT deactivated, held, left_bare FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
+		return tx.GetContext(ctx, &went, `SELECT deactivated, held FROM runs WHERE tenant_id = $1 AND id = $2`, step.Tenant, step.Run)
 	})
 	if err != nil {
 		return Went{}, fmt.Errorf("carry out hold: %w", err)

@@ -846,7 +846,7 @@ func (w *pageWriter) links(ctx context.Context) error {
 		if l.ID == 0 {
 			k = &added
 		}
-		k.id, k.active = append(k.id, l.ID), append(k.active, l.Active)
+		k.id = append(k.id, l.ID)
 		k.customer, k.contact = append(k.customer, w.customerIDs[l.Pair.Customer]), append(k.contact, w.contactIDs[l.Pair.Contact])
 		k.statedBy = append(k.statedBy, strings.Join(l.StatedBy, "\n"))
 		k.linkRole, k.recordRole = append(k.linkRole, l.LinkRoleKey), append(k.recordRole, l.RecordRoleKey)
@@ -891,7 +891,6 @@ func (w *pageWriter) links(ctx context.Context) error {
 
 type linkColumns struct {
 	id, customer, contact          []int64
-	active                         []bool
 	statedBy, linkRole, recordRole texts
 }
 

@@ -52,8 +52,6 @@ type Request struct {
 	Mode               Mode
 	Trigger            Trigger
 	By, Reason         string
-	// NotBefore is when the run may start; nil: at once. A person's request does not wait.
-	NotBefore *time.Time
 }
 
 // QueueRun queues a run, or joins the one that is queued: then joined is true, and that run is full if either is.
@@ -83,8 +81,8 @@ func queueRun(ctx context.Context, tx *sqlx.Tx, q Request) (run int64, joined bo
 	joined = err == nil
 	if errors.Is(err, sql.ErrNoRows) {
 		err = tx.GetContext(ctx, &run, `
-			INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, reason, not_before) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
-			q.Tenant, q.Connection, q.Mode, q.Trigger, q.By, q.Reason, q.NotBefore)
+			INSERT INTO runs (tenant_id, connection_id, mode, trigger, requested_by, reason) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+			q.Tenant, q.Connection, q.Mode, q.Trigger, q.By, q.Reason)
 	}
 	if err != nil {
 		return 0, false, err
@@ -335,7 +333,6 @@ type Claimed struct {
 	Trigger       Trigger
 	Purpose       Purpose
 	Preview       bool
-	Hold          int64  // of an Approval
 	CustomerID    string // of a Customer's refresh: the ERP's id
 	Since, Resume connector.Cursor
 	Pulled        bool // only the finish is left
@@ -403,7 +400,6 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		Trigger      Trigger      `db:"trigger"`
 		Purpose      Purpose      `db:"purpose"`
 		Preview      bool         `db:"preview"`
-		Hold         int64        `db:"hold_id"`
 		CustomerID   string       `db:"customer_erp_id"`
 		Since        string       `db:"since_cursor"`
 		Checkpoint   string       `db:"checkpoint"`
@@ -446,7 +442,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		WHERE r.id = $1 AND r.delivery = $2 AND n.tenant_id = r.tenant_id AND n.id = r.connection_id AND r.status IN ('queued', 'running', 'waiting')
 			AND coalesce(r.lease_until, '-infinity') < clock_timestamp() AND n.state IN ('active', 'needs_attention') AND NOT r.cancel_requested
 			AND NOT EXISTS (SELECT FROM runs o WHERE o.connection_id = r.connection_id AND o.id <> r.id AND o.lease_until > clock_timestamp())
-		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview, coalesce(r.hold_id, 0) AS hold_id,
+		RETURNING r.tenant_id, r.connection_id, r.fencing, r.mode, r.trigger, r.purpose, r.preview,
 			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
 			coalesce(extract(epoch FROM clock_timestamp() - r.throttled_since) * 1e6, 0)::bigint AS throttled_for,
 			coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
@@ -477,7 +473,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	c := &Claimed{
 		Step: Step{Tenant: r.Tenant, Run: run, Connection: r.Connection, Fencing: r.Fencing, Given: r.Given, Lease: lease, progress: &progress{checkpoint: r.Checkpoint, pulled: r.Pulled}},
 		ERP:  r.ERP, Account: r.Account, Mode: r.Mode, Trigger: r.Trigger, Purpose: r.Purpose, Preview: r.Preview,
-		Hold: r.Hold, CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
+		CustomerID: r.CustomerID, Since: connector.Cursor(r.Since),
 		Resume: connector.Cursor(r.Checkpoint), Pulled: r.Pulled, Attempts: r.Attempts, BeganAgain: r.BeganAgain,
 		ThrottledFor: time.Duration(r.ThrottledFor) * time.Microsecond, ERPPaused: r.ERPPaused, First: r.Fencing == 1, Delay: time.Duration(r.Delay) * time.Microsecond,
 		Age: time.Duration(r.Age) * time.Microsecond,
@@ -559,12 +555,12 @@ func (s *Store) ListAgain(ctx context.Context, c *Claimed) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE runs SET began_again = began_again + 1 WHERE tenant_id = $1 AND id = $2`, c.Tenant, c.Run); err != nil {
 			return err
 		}
-		c.BeganAgain++
 		return listAgain(ctx, tx, c, Full, "")
 	})
 	if err != nil {
 		return fmt.Errorf("begin listing again: %w", err)
 	}
+	c.BeganAgain++
 	return nil
 }
 

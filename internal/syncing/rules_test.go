@@ -346,6 +346,32 @@ func TestExpiredCursorBeginsAgain(t *testing.T) {
 	w.wantMirror()
 }
 
+// TestDeadlockIsNoExpiredCursor: a transaction that Postgres undid and that was made again counts as one expired cursor, of two that a run may have.
+func TestDeadlockIsNoExpiredCursor(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	run := w.queue(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.store.Claim(w.ctx, run, out[0].Delivery, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, w.dsn, `CREATE SEQUENCE contactsync.tried; -- it counts on when a transaction is undone
+		CREATE FUNCTION contactsync.undo_once() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+			BEGIN IF nextval('contactsync.tried') = 1 THEN RAISE 'undone' USING ERRCODE = 'deadlock_detected'; END IF; RETURN NULL; END $$;
+		CREATE TRIGGER undo_once AFTER UPDATE OF mode ON contactsync.runs FOR EACH ROW EXECUTE FUNCTION contactsync.undo_once()`)
+	if err := w.store.ListAgain(w.ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	tried := pgtest.Value(t, w.dsn, `SELECT last_value FROM contactsync.tried`)
+	stored := pgtest.Value(t, w.dsn, `SELECT began_again FROM contactsync.runs`)
+	if tried != "2" || stored != "1" || c.BeganAgain != 1 {
+		t.Errorf("tried %s times: the run has begun again %s times, the step takes it for %d; want 2, 1 and 1", tried, stored, c.BeganAgain)
+	}
+}
+
 // TestRequestsJoin: a second request joins the queued run, makes it full if it asks for that, and is kept.
 func TestRequestsJoin(t *testing.T) {
 	w := setup(t, memory.QuickBooks)

@@ -86,11 +86,6 @@ func (c *Company) ExpireAccess() {
 	})
 }
 
-// AgeRefresh makes the company's refresh tokens older by d, so that the next refresh may rotate them.
-func (c *Company) AgeRefresh(d time.Duration) {
-	c.eachGrant(func(g *grant) { g.born = g.born.Add(-d) })
-}
-
 // Tokens says what happened at the token endpoint for this company.
 func (c *Company) Tokens() TokenCounts {
 	var sum TokenCounts
