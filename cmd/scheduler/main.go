@@ -22,7 +22,8 @@ LOG_LEVEL (info), METRICS_ADDR. docs/operations.md has them all.
 
 func main() {
 	program.Main(program.Program{
-		Name: "scheduler", Usage: usage, Config: config.ForScheduler, Connections: func(config.Config) int { return 4 }, Work: work,
+		Name: "scheduler", Usage: usage, Config: config.ForScheduler, Work: work,
+		Connections: func(config.Config) int { return postgres.SchedulerConnections },
 	})
 }
 

@@ -39,8 +39,7 @@ func main() {
 	}
 	program.Main(program.Program{
 		Name: "worker", Usage: usage, Config: config.ForWorker, Work: work,
-		// A step writes on one connection while its heartbeat and its token may each need another.
-		Connections: func(c config.Config) int { return 2*c.WorkerConcurrency + 2 },
+		Connections: func(c config.Config) int { return postgres.WorkerConnections(c.WorkerConcurrency) },
 	})
 }
 

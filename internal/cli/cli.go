@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -34,8 +36,8 @@ type Setup struct {
 	Ring            func() (*credentials.Ring, error)
 	RingIfSet       func() (*credentials.Ring, error) // nil without an error where there is none
 	RedisURLIfSet   func() (string, error)
-	Connectors      func() (map[string]connector.Connector, error)
-	Allowances      func() (map[string]int64, error) // metered calls a month, by ERP
+	Connectors      func() (map[string]connector.Connector, error) // all of them even with an error: --help names them
+	Allowances      func() (map[string]int64, error)               // metered calls a month, by ERP
 	Stdin           io.Reader
 	Stdout, Stderr  io.Writer
 	LoginName       string
@@ -83,6 +85,7 @@ func Run(ctx context.Context, setup Setup, args []string) int {
 		kong.Writers(setup.Stdout, setup.Stderr),
 		kong.Exit(func(code int) { exit = code }),
 		kong.UsageOnError(),
+		kong.Vars{"erps": strings.Join(setup.erps(), " or ")},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 	)
 	if err != nil {
@@ -173,6 +176,15 @@ func (a *app) db() (*postgres.Store, error) {
 	return store, nil
 }
 
+// erps are the names of the ERPs there are.
+func (s Setup) erps() []string {
+	if s.Connectors == nil {
+		return nil
+	}
+	all, _ := s.Connectors() // whatever is wrong with the environment, the command that needs it says so
+	return slices.Sorted(maps.Keys(all))
+}
+
 // connector of an ERP.
 func (a *app) connector(erp string) (connector.Connector, error) {
 	all, err := a.Connectors()
@@ -181,11 +193,7 @@ func (a *app) connector(erp string) (connector.Connector, error) {
 	}
 	c, ok := all[erp]
 	if !ok {
-		var names []string
-		for name := range all {
-			names = append(names, name)
-		}
-		return nil, misuse("there is no ERP %q: use one of %s", erp, strings.Join(sorted(names), ", "))
+		return nil, misuse("there is no ERP %q: use one of %s", erp, strings.Join(a.erps(), ", "))
 	}
 	return c, nil
 }

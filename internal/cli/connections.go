@@ -170,7 +170,7 @@ type connectionCmd struct {
 
 type connectionAddCmd struct {
 	Tenant      string   `required:"" help:"Tenant, by id or name."`
-	ERP         string   `required:"" name:"erp" help:"quickbooks-online or netsuite."`
+	ERP         string   `required:"" name:"erp" help:"${erps}."`
 	Account     string   `required:"" help:"The ERP's own id of the company: the QuickBooks realm id, the NetSuite account id such as 1234567_SB1."`
 	Name        string   `help:"Its name here; default: the company's name in the ERP."`
 	Schedule    string   `help:"'@every 1h', 'off', or five cron fields with CRON_TZ=ZONE before them." default:"@every 1h"`

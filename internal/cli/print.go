@@ -30,11 +30,6 @@ func newPrinter(s Setup, asJSON bool) printer {
 	return printer{out: s.Stdout, err: s.Stderr, json: asJSON, terminal: ok && term.IsTerminal(int(f.Fd()))}
 }
 
-func sorted(names []string) []string {
-	slices.Sort(names)
-	return names
-}
-
 // fail says what went wrong and what to do.
 func (p printer) fail(err error) {
 	kind, hint := "failed", ""

@@ -49,12 +49,9 @@ type Installation struct {
 }
 
 const (
-	clocksApart  = 5 * time.Second
-	oldestRedis  = "6.2"
-	fullFrom     = 0.8 // of what a server allows
-	perSlot      = 2   // connections to Postgres that a worker may open for each slot
-	perWorker    = 2   // and besides
-	perScheduler = 4
+	clocksApart = 5 * time.Second
+	oldestRedis = "6.2"
+	fullFrom    = 0.8 // of what a server allows
 )
 
 // examination gathers the findings of one Examine.
@@ -311,9 +308,9 @@ func (e *examination) connections(db postgres.Examination) {
 		e.add("connections", OK, "", "%d of %d are in use; what workers may open is known once they work", db.Sessions, db.Most)
 		return
 	}
-	most := perScheduler
+	most := postgres.SchedulerConnections
 	for _, w := range e.workers {
-		most += perSlot*w.Slots + perWorker
+		most += postgres.WorkerConnections(w.Slots)
 	}
 	if most > db.Limit {
 		e.add("connections", Warning, "raise max_connections, lower WORKER_CONCURRENCY, or put a pooler before Postgres; with one this does not count",

@@ -36,6 +36,13 @@ func Open(dsn string, size int) (*Store, error) {
 	return &Store{db: sqlx.NewDb(db, "postgres")}, nil
 }
 
+// WorkerConnections is how many connections a worker with so many slots may open: a step writes on one while its heartbeat and its token may
+// each need another.
+func WorkerConnections(slots int) int { return 2*slots + 2 }
+
+// SchedulerConnections is how many connections a scheduler may open.
+const SchedulerConnections = 4
+
 // Close ends the pool.
 func (s *Store) Close() error { return s.db.Close() }
 
