@@ -92,8 +92,7 @@ func (s *Store) CustomerHeld(ctx context.Context, step Step, id string) (HeldCus
 // SaveCustomer writes what the ERP says of one customer now. Links at it that are rows of their own and are not on the page
 // are no longer stated; everything else is saved as from any page.
 //
-// A sync under way has read some of this before. It is told, as by a page of its own that came last, so that its end does not
-// go by what it read earlier: a link made since, say, is not absent.
+// A sync under way is told (tellSync).
 func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page connector.Page, calls int) (reconcile.Counts, error) {
 	var counts reconcile.Counts
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
@@ -114,25 +113,12 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 		if err := w.advance(ctx, page, calls); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `
-			WITH told AS (
-				INSERT INTO run_pages (tenant_id, run_id, page, told, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
-					inactive_customer_at, inactive_contact_at, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids,
-					unread_contact_ids)
-				SELECT $1, r.id, r.pages + 1, true, g.customer_ids, g.contact_ids, g.link_ids, g.inactive_customer_ids, g.inactive_contact_ids,
-					g.inactive_customer_at, g.inactive_contact_at, g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids,
-					g.unread_contact_ids
-				FROM runs r, run_pages g
-				WHERE g.tenant_id = $1 AND g.run_id = $2 AND g.page = $3 AND r.tenant_id = $1 AND r.connection_id = $4 AND r.purpose = 'sync'
-					AND NOT r.preview AND r.pages > 0 AND (r.status IN ('running', 'waiting') OR r.status = 'failed' AND r.checkpoint <> ''
-						AND r.checkpoint_at > now() - interval '24 hours')
-				RETURNING run_id
-			), counted AS (
-				UPDATE runs r SET pages = pages + 1 FROM told t WHERE r.tenant_id = $1 AND r.id = t.run_id
-			)
-			-- Rights are compared by those who list; this run has nothing to say about them.
-			UPDATE runs r SET pulled = true, end_rights = coalesce(n.rights, '') FROM connections n
-			WHERE r.tenant_id = $1 AND r.id = $2 AND n.tenant_id = $1 AND n.id = $4`, step.Tenant, step.Run, w.page, step.Connection)
+		if err := w.tellSync(ctx); err != nil {
+			return err
+		}
+		// Rights are compared by those who list; this run has nothing to say about them.
+		_, err := tx.ExecContext(ctx, `UPDATE runs r SET pulled = true, end_rights = coalesce(n.rights, '') FROM connections n
+			WHERE r.tenant_id = $1 AND r.id = $2 AND n.tenant_id = $1 AND n.id = $3`, step.Tenant, step.Run, step.Connection)
 		return err
 	})
 	if err != nil {
@@ -143,6 +129,28 @@ func (s *Store) SaveCustomer(ctx context.Context, step Step, id string, page con
 	}
 	step.saved(page)
 	return counts, nil
+}
+
+// tellSync tells a sync under way, or a failed one that the next may go on with, what the page named and signalled, as by a page of its own
+// that came last: so its end does not go by what it read earlier. A link made since, say, is not absent.
+func (w *pageWriter) tellSync(ctx context.Context) error {
+	_, err := w.tx.ExecContext(ctx, `
+		WITH told AS (
+			INSERT INTO run_pages (tenant_id, run_id, page, told, customer_ids, contact_ids, link_ids, inactive_customer_ids, inactive_contact_ids,
+				inactive_customer_at, inactive_contact_at, unstated_link_ids, unstated_by, deleted_customer_ids, deleted_contact_ids,
+				unread_contact_ids)
+			SELECT $1, r.id, r.pages + 1, true, g.customer_ids, g.contact_ids, g.link_ids, g.inactive_customer_ids, g.inactive_contact_ids,
+				g.inactive_customer_at, g.inactive_contact_at, g.unstated_link_ids, g.unstated_by, g.deleted_customer_ids, g.deleted_contact_ids,
+				g.unread_contact_ids
+			FROM runs r, run_pages g
+			WHERE g.tenant_id = $1 AND g.run_id = $2 AND g.page = $3 AND r.tenant_id = $1 AND r.connection_id = $4 AND r.purpose = 'sync'
+				AND NOT r.preview AND r.pages > 0 AND (r.status IN ('running', 'waiting') OR r.status = 'failed' AND r.checkpoint <> ''
+					AND r.checkpoint_at > now() - interval '24 hours')
+			RETURNING run_id
+		)
+		UPDATE runs r SET pages = pages + 1 FROM told t WHERE r.tenant_id = $1 AND r.id = t.run_id`,
+		w.step.Tenant, w.step.Run, w.page, w.step.Connection)
+	return err
 }
 
 // unstatedRows notes the links at a customer that are rows of their own and are not on its page. With a customer that could not be

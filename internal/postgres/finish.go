@@ -16,7 +16,8 @@ import (
 // going is what goes if this run has its way, as common table expressions over $1 tenant, $2 run. It is written once and
 // read by the brake, by the look-ups and by the transaction that applies or holds it.
 //
-//   - A record stated inactive goes unless a later page read it active.
+//   - A record stated inactive goes unless a later page read it active. If it was stated so in a page that is old by now (stale), it is
+//     looked up first; and what an old page says of being looked up, or read, is asked again (heard).
 //   - A record that a complete listing did not name goes, and one whose deletion the ERP claims; unless a look-up found it,
 //     which names it. looked: it was looked up and not found.
 //   - A link goes when nobody states it any more. Perhaps a row of its own does since the listing passed it, so that is looked up
@@ -51,16 +52,17 @@ remembered AS (
 	UNION ALL SELECT kind, id, ` + absence + ` FROM decided WHERE state = 'rejected' AND NOT asked AND evidence = ` + deletion + `
 ),
 page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+heard AS (SELECT * FROM page WHERE NOT old),
 named_customer AS (SELECT p.page, n.id FROM page p, unnest(p.customer_ids) AS n (id)),
 named_contact AS (SELECT p.page, n.id FROM page p, unnest(p.contact_ids) AS n (id)),
 named_link AS (SELECT p.page, n.id FROM page p, unnest(p.link_ids) AS n (id)),
 inactive_customer AS (
-	SELECT s.id, s.at FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
+	SELECT s.id, s.at, s.stale FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at, bool_and(p.old) AS stale
 		FROM page p, unnest(p.inactive_customer_ids, p.inactive_customer_at) AS n (id, at) GROUP BY n.id) s
 	WHERE NOT EXISTS (SELECT FROM named_customer n WHERE n.id = s.id AND n.page > s.page)
 ),
 inactive_contact AS (
-	SELECT s.id, s.at FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
+	SELECT s.id, s.at, s.stale FROM (SELECT n.id, max(p.page) AS page, (array_agg(n.at ORDER BY p.page DESC))[1] AS at, bool_and(p.old) AS stale
 		FROM page p, unnest(p.inactive_contact_ids, p.inactive_contact_at) AS n (id, at) GROUP BY n.id) s
 	WHERE NOT EXISTS (SELECT FROM named_contact n WHERE n.id = s.id AND n.page > s.page)
 ),
@@ -86,31 +88,31 @@ absent_link AS (
 	WHERE r.whole AND 'link' = ANY (r.listed) AND l.id NOT IN (SELECT id FROM named_link)
 ),
 why_customer AS (
-	SELECT DISTINCT ON (id) id, reason, missing, ` + evidence + ` AS evidence FROM (
-		SELECT id, 'erp_inactive' AS reason, false AS missing, 1 AS first, at FROM inactive_customer
-		UNION ALL SELECT id, 'erp_deleted', true, 2, NULL FROM deleted_customer
-		UNION ALL SELECT id, 'erp_absent', true, 3, NULL FROM absent_customer
+	SELECT DISTINCT ON (id) id, reason, missing, stale, ` + evidence + ` AS evidence FROM (
+		SELECT id, 'erp_inactive' AS reason, false AS missing, stale, 1 AS first, at FROM inactive_customer
+		UNION ALL SELECT id, 'erp_deleted', true, false, 2, NULL FROM deleted_customer
+		UNION ALL SELECT id, 'erp_absent', true, false, 3, NULL FROM absent_customer
 	) AS why ORDER BY id, first
 ),
 going_customer AS (
-	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.evidence,
-		c.id IN (SELECT unnest(missing_customer_ids) FROM page) AS looked
+	SELECT c.id, c.erp_id, 'customer:' || c.erp_id AS own_id, c.connection_id, g.reason, g.missing, g.stale, g.evidence,
+		c.id IN (SELECT unnest(missing_customer_ids) FROM heard) AS looked
 	FROM why_customer g JOIN customers c ON c.tenant_id = $1 AND c.id = g.id AND c.active
 	WHERE g.id NOT IN (SELECT id FROM decided WHERE kind = 'customer' AND state = 'approved')
 		AND (g.id, g.evidence) NOT IN (SELECT id, evidence FROM remembered WHERE kind = 'customer')
 ),
 why_contact AS (
-	SELECT DISTINCT ON (id) id, reason, missing, own, ` + evidence + ` AS evidence FROM (
-		SELECT id, 'erp_inactive' AS reason, false AS missing, false AS own, 1 AS first, at FROM inactive_contact
-		UNION ALL SELECT id, 'erp_deleted', true, false, 2, NULL FROM deleted_contact
-		UNION ALL SELECT id, 'erp_absent', true, false, 3, NULL FROM absent_contact
-		UNION ALL SELECT o.id, c.reason, c.missing, true, 0, NULL FROM going_customer c
+	SELECT DISTINCT ON (id) id, reason, missing, stale, own, ` + evidence + ` AS evidence FROM (
+		SELECT id, 'erp_inactive' AS reason, false AS missing, stale, false AS own, 1 AS first, at FROM inactive_contact
+		UNION ALL SELECT id, 'erp_deleted', true, false, false, 2, NULL FROM deleted_contact
+		UNION ALL SELECT id, 'erp_absent', true, false, false, 3, NULL FROM absent_contact
+		UNION ALL SELECT o.id, c.reason, c.missing, false, true, 0, NULL FROM going_customer c
 			JOIN contacts o ON o.tenant_id = $1 AND o.connection_id = c.connection_id AND o.erp_id = c.own_id
 	) AS why ORDER BY id, first
 ),
 going_contact AS (
-	SELECT c.id, c.erp_id, g.reason, g.missing, g.own, g.evidence,
-		NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM page) AS looked
+	SELECT c.id, c.erp_id, g.reason, g.missing, g.stale, g.own, g.evidence,
+		NOT g.own AND c.id IN (SELECT unnest(missing_contact_ids) FROM heard) AS looked
 	FROM why_contact g JOIN contacts c ON c.tenant_id = $1 AND c.id = g.id AND c.active AND c.origin = 'erp'
 	WHERE g.own OR g.id NOT IN (SELECT id FROM decided WHERE kind = 'contact' AND state = 'approved')
 		AND (g.id, g.evidence) NOT IN (SELECT id, evidence FROM remembered WHERE kind = 'contact')
@@ -157,13 +159,13 @@ unheard AS (
 		UNION SELECT l.contact_id FROM going_customer g JOIN customer_contacts l ON l.tenant_id = $1 AND l.customer_id = g.id AND l.active
 			WHERE g.missing AND g.looked AND ` + statedByContact + `
 	) s JOIN contacts k ON k.tenant_id = $1 AND k.id = s.contact_id AND k.active AND k.erp_id NOT LIKE 'customer:%'
-	WHERE k.id NOT IN (SELECT id FROM named_contact) AND k.id NOT IN (SELECT unnest(missing_contact_ids) FROM page)
+	WHERE k.id NOT IN (SELECT unnest(contact_ids || missing_contact_ids) FROM heard)
 ),
 unasked_row AS (
 	SELECT l.id, ` + rowKey + ` AS erp_id
 	FROM run r CROSS JOIN (SELECT id, by FROM going_link UNION ALL SELECT id, by FROM going_role) g
 	JOIN customer_contacts l ON l.tenant_id = $1 AND l.id = g.id
-	WHERE NOT (r.purpose = 'customer' AND 'link' = ANY (g.by)) AND l.id NOT IN (SELECT unnest(missing_link_ids) FROM page)
+	WHERE NOT (r.purpose = 'customer' AND 'link' = ANY (g.by)) AND l.id NOT IN (SELECT unnest(missing_link_ids) FROM heard)
 ),
 again AS (
 	SELECT d.id FROM decided d JOIN going_customer g ON g.id = d.id WHERE d.kind = 'customer'
@@ -281,7 +283,7 @@ const isGone = `CASE i.kind
 type verdict struct {
 	cause   string   // why all of it is held; empty: it may go
 	goes    bool     // there is something
-	missing []Lookup // what of it would go for being missing or is unheard, and has not been looked up yet
+	missing []Lookup // what of it would go for being missing, is unheard or was heard long ago, and has not been looked up yet
 }
 
 // weigh decides whether what goes may go, and if the ERP can be asked (lookups) says what of it is to be looked up first.
@@ -298,8 +300,8 @@ func weigh(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 		ERPID string         `db:"erp_id"`
 	}
 	err = tx.SelectContext(ctx, &missing, `WITH `+going+`
-		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE missing AND NOT looked
-		UNION ALL (SELECT 'contact', id, erp_id FROM going_contact WHERE missing AND NOT looked AND NOT own
+		SELECT 'customer' AS kind, id, erp_id FROM going_customer WHERE (missing OR stale) AND NOT looked
+		UNION ALL (SELECT 'contact', id, erp_id FROM going_contact WHERE (missing OR stale) AND NOT looked AND NOT own
 			UNION SELECT 'contact', id, erp_id FROM unheard)
 		UNION ALL SELECT 'link', id, erp_id FROM unasked_row
 		ORDER BY 1, 2`, step.Tenant, step.Run)

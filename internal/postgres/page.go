@@ -73,11 +73,15 @@ type Lookup struct {
 	ID  int64
 }
 
-// SaveLookup writes what a look-up of missing records found, like a page, and notes those it did not find.
+// SaveLookup writes what a look-up of missing records found, like a page, and notes those it did not find. If it is not a sync that asks,
+// a sync is told of what was found: an approval may have read active whom a failed one read inactive.
 func (s *Store) SaveLookup(ctx context.Context, step Step, asked []Lookup, found connector.Page, calls int) error {
 	err := s.in(ctx, asSync, step.Tenant, func(tx *sqlx.Tx) error {
 		w := pageWriter{tx: tx, step: step}
-		return w.saveLookup(ctx, asked, found, calls)
+		if err := w.saveLookup(ctx, asked, found, calls); err != nil || w.purpose == Sync {
+			return err
+		}
+		return w.tellSync(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("save look-up: %w", err)
@@ -101,6 +105,7 @@ type pageWriter struct {
 	page       int    // of this page
 	checkpoint string // before it
 	pulled     bool
+	purpose    Purpose
 	hasIssues  bool      // the connection has open ones
 	others     bool      // a customer of the connection once stated the place of a contact that is not its own
 	hasHold    bool      // it holds, or a rejection remembers, something
@@ -172,19 +177,20 @@ func (w *pageWriter) saveLookup(ctx context.Context, asked []Lookup, found conne
 // comes for as long as the lease (idlePatience says why). work_mem holds the ids of the largest connections (going says why).
 func (w *pageWriter) lock(ctx context.Context) error {
 	var run struct {
-		Pages      int    `db:"pages"`
-		Checkpoint string `db:"checkpoint"`
-		Pulled     bool   `db:"pulled"`
-		HasIssues  bool   `db:"has_issues"`
-		Others     bool   `db:"states_others"`
-		HasHold    bool   `db:"has_hold"`
-		Erased     int    `db:"erased"`
-		Settings   string `db:"settings"`
+		Pages      int     `db:"pages"`
+		Checkpoint string  `db:"checkpoint"`
+		Pulled     bool    `db:"pulled"`
+		HasIssues  bool    `db:"has_issues"`
+		Others     bool    `db:"states_others"`
+		HasHold    bool    `db:"has_hold"`
+		Erased     int     `db:"erased"`
+		Settings   string  `db:"settings"`
+		Purpose    Purpose `db:"purpose"`
 
 		Began time.Time `db:"listing_began_at"`
 	}
 	err := w.tx.GetContext(ctx, &run, `
-		SELECT r.pages, r.checkpoint, r.pulled, r.listing_began_at,
+		SELECT r.pages, r.checkpoint, r.pulled, r.purpose, r.listing_began_at,
 			EXISTS (SELECT FROM issues i WHERE i.tenant_id = r.tenant_id AND i.connection_id = r.connection_id AND i.closed_at IS NULL)
 				AS has_issues,
 			(SELECT n.states_others FROM connections n WHERE n.tenant_id = r.tenant_id AND n.id = r.connection_id) AS states_others,
@@ -201,7 +207,7 @@ func (w *pageWriter) lock(ctx context.Context) error {
 		return ErrLeaseLost
 	}
 	w.page, w.hasIssues, w.hasHold, w.erased, w.began = run.Pages+1, run.HasIssues, run.HasHold, run.Erased, run.Began
-	w.checkpoint, w.pulled = run.Checkpoint, run.Pulled
+	w.checkpoint, w.pulled, w.purpose = run.Checkpoint, run.Pulled, run.Purpose
 	w.others = run.Others || w.later != nil
 	return err
 }

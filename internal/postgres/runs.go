@@ -409,6 +409,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		ThrottledFor int64        `db:"throttled_for"` // µs
 		AfterFailure sql.NullBool `db:"after_failure"`
 		Old          bool         `db:"old"`
+		Stale        bool         `db:"stale"`
 		ERP          string       `db:"erp"`
 		Account      string       `db:"account"`
 		Settings     []byte       `db:"settings"`
@@ -446,6 +447,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 			coalesce(r.customer_erp_id, '') AS customer_erp_id, r.since_cursor, r.checkpoint, r.pulled, r.attempts, r.began_again,
 			coalesce(extract(epoch FROM clock_timestamp() - r.throttled_since) * 1e6, 0)::bigint AS throttled_for,
 			coalesce(r.checkpoint_at < now() - interval '24 hours', false) AS old,
+			coalesce(r.checkpoint_at < now() - interval '1 hour', false) AS stale,
 			r.fencing = 1 AND r.purpose = 'sync' AND NOT r.preview AND 'failed' = (SELECT o.status FROM runs o WHERE o.connection_id = r.connection_id
 				AND o.id < r.id AND NOT o.preview AND o.purpose = 'sync' ORDER BY o.id DESC LIMIT 1) AS after_failure,
 			n.erp, n.account, n.settings, n.cursor, n.schedule, n.auto_sync, n.state, r.listing_began_at,
@@ -491,11 +493,14 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 		return c, takeOver(ctx, tx, c)
 	case r.Old:
 		return c, listAgain(ctx, tx, c, c.Mode, r.Cursor)
+	case r.Stale:
+		_, err := tx.ExecContext(ctx, `UPDATE run_pages SET old = true WHERE tenant_id = $1 AND run_id = $2`, c.Tenant, c.Run)
+		return c, err
 	}
 	return c, nil
 }
 
-// takeOver goes on where the run before failed, if that had the same mode and beginning.
+// takeOver goes on where the run before failed, if that had the same mode and beginning. By the word of its pages alone nobody goes (going).
 func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 	var earlier struct {
 		ID         int64  `db:"id"`
@@ -517,7 +522,7 @@ func takeOver(ctx context.Context, tx *sqlx.Tx, c *Claimed) error {
 	c.Resume, c.Pulled = connector.Cursor(earlier.Checkpoint), earlier.Pulled
 	c.progress.checkpoint, c.progress.pulled = earlier.Checkpoint, earlier.Pulled
 	_, err = tx.ExecContext(ctx, `
-		WITH moved AS (UPDATE run_pages SET run_id = $2 WHERE tenant_id = $1 AND run_id = $3), emptied AS (
+		WITH moved AS (UPDATE run_pages SET run_id = $2, old = true WHERE tenant_id = $1 AND run_id = $3), emptied AS (
 			UPDATE runs SET pages = 0, checkpoint = '' WHERE tenant_id = $1 AND id = $3
 		), met AS ( -- rows without an id are not read again, and count as met
 			UPDATE issues SET met_by_run = $2

@@ -334,6 +334,97 @@ func TestRunOutOfTriesHandsOn(t *testing.T) {
 	w.wantMirror()
 }
 
+// TestOldWordIsNoEvidence guards "what would go is looked up first": a run that goes on where another failed, or where it was itself a while
+// ago, lets nobody go by what was read then and is otherwise now.
+func TestOldWordIsNoEvidence(t *testing.T) {
+	t.Parallel()
+	// failed is a world in which a full run failed that read of one customer, and his contact, that he was inactive.
+	failed := func(t *testing.T) (w *world, ids []string) {
+		t.Helper()
+		w = setup(t, memory.QuickBooks)
+		ids = w.customers(10)
+		w.mustSync(postgres.Full)
+		w.erp.SetPageSize(1)
+		w.erp.Inactivate(customer(ids[2]))
+		w.erp.FailPage(6, &connector.Error{Kind: connector.Rejected, Step: "list", Message: "400"})
+		if r := w.sync(postgres.Full); r.Status != "failed" || r.Read < 3 {
+			t.Fatalf("%s, read %d", r.Status, r.Read)
+		}
+		return w, ids
+	}
+	t.Run("StatedInactive", func(t *testing.T) {
+		w, ids := failed(t)
+		w.erp.Reactivate(customer(ids[2]))
+		if r := w.mustSync(postgres.Full); r.Gone != 0 || r.Read > 7 {
+			t.Errorf("deactivated %d by the word of a run before, read %d", r.Gone, r.Read)
+		}
+		w.wantMirror()
+	})
+	t.Run("StatedInactiveBeforeAWait", func(t *testing.T) {
+		w := setup(t, memory.QuickBooks)
+		ids := w.customers(5)
+		w.mustSync(postgres.Full)
+		w.erp.SetPageSize(1)
+		w.erp.Inactivate(customer(ids[0]))
+		run, next := w.underWay(3)
+		w.exec(`UPDATE runs SET checkpoint_at = checkpoint_at - interval '2 hours' WHERE status = 'running'`)
+		w.erp.Reactivate(customer(ids[0]))
+		for next != nil {
+			next = w.worker.Work(w.ctx, run, next.Delivery)
+		}
+		if r := w.state(run); r.Status != "succeeded" || r.Gone != 0 {
+			t.Errorf("%s, deactivated %d by what was read hours ago", r.Status, r.Gone)
+		}
+		w.wantMirror()
+	})
+	t.Run("LookedUp", func(t *testing.T) {
+		w := setup(t, memory.QuickBooks)
+		ids := w.customers(5)
+		w.mustSync(postgres.Full)
+		w.erp.Hide(customer(ids[0]))
+		run, next := w.underWay(1)
+		const asked = `SELECT EXISTS (SELECT FROM contactsync.run_pages WHERE missing_customer_ids <> '{}')`
+		for next != nil && pgtest.Value(t, w.dsn, asked) != "true" {
+			next = w.worker.Work(w.ctx, run, next.Delivery)
+		}
+		w.exec(`UPDATE runs SET status = 'failed', finished_at = now() WHERE status = 'running'`)
+		w.erp.Show(customer(ids[0]))
+		if r := w.mustSync(postgres.Full); r.Gone != 0 || r.Read != 1 {
+			t.Errorf("deactivated %d, since it was looked up by a run before, read %d, want what is looked up again", r.Gone, r.Read)
+		}
+		w.wantMirror()
+	})
+	t.Run("ReadActiveByAnApproval", func(t *testing.T) {
+		w, _, missing := holding(t)
+		w.erp.SetPageSize(4)
+		w.erp.Show(customer(missing[0]))
+		w.erp.Inactivate(customer(missing[0]))
+		w.erp.FailPage(3, &connector.Error{Kind: connector.Rejected, Step: "list", Message: "400"})
+		if r := w.sync(postgres.Full); r.Status != "failed" || r.Read != 8 {
+			t.Fatalf("%s, read %d", r.Status, r.Read)
+		}
+		w.erp.Reactivate(customer(missing[0]))
+		if r := w.approve(); r.Status != "succeeded" || r.Gone != 7 {
+			t.Fatalf("the approval %s, deactivated %d", r.Status, r.Gone)
+		}
+		before := len(w.erp.Requests())
+		w.wantRun(postgres.Full, "after the approval", 0, 0)
+		for _, r := range w.erp.Requests()[before:] {
+			if r.Op == memory.OpLookup {
+				t.Errorf("what the approval was answered is asked again: %v", r.Keys)
+			}
+		}
+		w.wantMirror()
+	})
+	t.Run("StillInactive", func(t *testing.T) {
+		w, _ := failed(t)
+		if r := w.mustSync(postgres.Full); r.Gone != 1 {
+			t.Errorf("deactivated %d, want 1", r.Gone)
+		}
+		w.wantMirror()
+	})
+}
+
 func TestExpiredCursorBeginsAgain(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
 	w.customers(10)

@@ -1,3 +1,5 @@
+-- What is decided on may be otherwise by now.
+--
 -- What a role gets and what stands for it are decided apart, by people and by syncs. Both move the tenant's row: so neither decides by what
 -- the other has changed and not yet committed, and who looks at one view of both and changes one fails to serialise if the other was.
 
@@ -33,6 +35,12 @@ END $$;
 CREATE TRIGGER role_mail_changes AFTER UPDATE ON contactsync.roles FOR EACH ROW
 	WHEN ((OLD.invoice_presentment, OLD.communication_contact) IS DISTINCT FROM (NEW.invoice_presentment, NEW.communication_contact))
 	EXECUTE FUNCTION contactsync.role_mail_changes();
+
+-- What a page said is no evidence any more where the run went on a while later, or another run did.
+ALTER TABLE contactsync.run_pages ADD COLUMN old boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN contactsync.run_pages.old IS
+	'Read by a run that failed and was taken over, or before a wait of more than an hour: what would go by it is looked up first.';
+COMMENT ON COLUMN contactsync.run_pages.told IS 'By another run, as the refresh of a customer or an approval, which counts the records itself.';
 
 -- +goose Down
 SELECT 1;
