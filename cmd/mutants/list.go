@@ -143,6 +143,8 @@ var mutants = []mutant{
 		"./connectors/netsuite", "TestRefusedLoginsSayWhy"},
 	{"a lost delivery behind a backlog is not looked for", "3", one("internal/dispatch/dispatch.go", "s.lookedAt = old[batch-1].Run", "s.lookedAt = 0"),
 		"./internal/dispatch", "TestLostTasksBehindABacklog"},
+	{"a throttled run begins a wait of a day", "operators", one(work, "s.throttledFor()+wait > maxThrottled", "s.throttledFor() > maxThrottled"),
+		inRules, "TestThrottledRunsWaitForAWhile"},
 	{"a throttled run waits for ever", "operators", one("internal/postgres/runs.go", "AS throttled_for,", "* 0 AS throttled_for,"),
 		inRules, "TestThrottledRunsWaitForAWhile"},
 	{"failing full runs keep all others away", "operators", one("internal/postgres/runs.go", "|| !d.Stuck && fullNow(", "|| fullNow("),

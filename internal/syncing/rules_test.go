@@ -533,7 +533,7 @@ func TestErrorKinds(t *testing.T) {
 			w.customers(5)
 			w.mustSync(postgres.Full)
 			w.worker.Backoff = func(int) time.Duration { return time.Hour }
-			w.erp.Refuse(&connector.Error{Kind: kind, Step: "list", Message: "no", Hint: "do this", RetryAfter: time.Hour})
+			w.erp.Refuse(&connector.Error{Kind: kind, Step: "list", Message: "no", Hint: "do this", RetryAfter: 10 * time.Minute})
 			run := w.queue(postgres.Incremental)
 			w.work()
 			r, err := w.store.Run(w.ctx, run)
@@ -676,18 +676,29 @@ func TestOneBadIdNeverFailsARun(t *testing.T) {
 	}
 }
 
-// TestThrottledRunsWaitForAWhile: a run that is refused for being too fast waits, a quarter of an hour in all, by the database's clock; then it
-// fails and frees its place.
+// TestThrottledRunsWaitForAWhile: a run that is refused for being too fast waits, a quarter of an hour in all, by the database's clock. Once the
+// next wait would end later it fails and frees its place, with the first refusal if the ERP asks for a day.
 func TestThrottledRunsWaitForAWhile(t *testing.T) {
 	w := setup(t, memory.QuickBooks)
 	w.customers(3)
-	w.erp.Refuse(&connector.Error{Kind: connector.Throttled, Step: "list", Message: "429", RetryAfter: time.Hour})
-	run := w.queue(postgres.Full)
-	for _, c := range []struct{ since, want string }{{"NULL", "waiting"}, {"now() - interval '14 minutes'", "waiting"}, {"now() - interval '16 minutes'", "failed"}} {
+	for _, c := range []struct {
+		since string
+		after time.Duration
+		want  string
+	}{
+		{"NULL", 15 * time.Minute, "waiting"},
+		{"NULL", 16 * time.Minute, "failed"},
+		{"NULL", 24 * time.Hour, "failed"},
+		{"now() - interval '13 minutes'", time.Minute, "waiting"},
+		{"now() - interval '13 minutes'", 3 * time.Minute, "failed"},
+		{"now() - interval '16 minutes'", 0, "failed"},
+	} {
+		w.erp.Refuse(&connector.Error{Kind: connector.Throttled, Step: "list", Message: "429", RetryAfter: c.after})
+		run := w.queue(postgres.Full) // the one that waits, if there is one
 		pgtest.Exec(t, w.dsn, `UPDATE contactsync.runs SET not_before = NULL, handed_out_at = NULL, throttled_since = `+c.since)
 		w.work()
 		if r, err := w.store.Run(w.ctx, run); err != nil || r.Status != c.want {
-			t.Errorf("throttled since %s, the run is %s, %v; want %s", c.since, r.Status, err, c.want)
+			t.Errorf("throttled since %s and for %s more, the run is %s, %v; want %s", c.since, c.after, r.Status, err, c.want)
 		}
 	}
 }

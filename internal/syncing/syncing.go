@@ -26,7 +26,8 @@ const (
 	// maxAttempts is how often a run is claimed without saving a page before it fails; the waits between them add up to
 	// a quarter to half an hour.
 	maxAttempts = 10
-	// maxThrottled is how long a run may be refused for being too fast before it fails and frees its place.
+	// maxThrottled is how long a run may be refused for being too fast before it fails and frees its place. It does not begin a wait that
+	// would end later.
 	maxThrottled = 15 * time.Minute
 	// throttledWait is how long to wait where neither the ERP nor its connector says.
 	throttledWait = time.Minute
@@ -501,15 +502,17 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 	}
 	log := s.log.With("kind", kind, "error", err)
 	switch {
-	case kind == connector.Throttled && s.patient(err) && (s.c.ThrottledFor == 0 || s.c.ThrottledFor+time.Since(s.began) < maxThrottled):
-		wait := throttledWait
+	case kind == connector.Throttled:
+		wait, cause := throttledWait, "budget"
 		if e, ok := errors.AsType[*connector.Error](err); ok && e.RetryAfter > 0 {
 			wait = e.RetryAfter
 		}
-		cause := "budget"
 		if !errors.Is(err, pace.ErrBudget) {
 			cause = "throttled"
-			s.slow(ctx, wait)
+			s.slow(ctx, wait) // also where the run fails: the next one is then refused by the pace, and the ERP is not asked
+		}
+		if !s.patient(err) || s.throttledFor()+wait > maxThrottled {
+			break
 		}
 		log.WarnContext(ctx, "waiting, since the account allows no more requests now", "wait", wait)
 		s.w.Metrics.Waited(s.c.ERP, cause)
@@ -527,6 +530,14 @@ func (s *step) conclude(ctx context.Context, err error) (*postgres.HandOut, erro
 
 // patient says whether waiting is worth it: not for an ERP that is known to refuse this installation.
 func (s *step) patient(err error) bool { return !s.c.ERPPaused || errors.Is(err, pace.ErrBudget) }
+
+// throttledFor is how long the run has been refused for being too fast, until now.
+func (s *step) throttledFor() time.Duration {
+	if s.c.ThrottledFor == 0 {
+		return 0
+	}
+	return s.c.ThrottledFor + time.Since(s.began)
+}
 
 // slow keeps every worker from asking the account for a while: the ERP's refusal of one request is meant for all.
 func (s *step) slow(ctx context.Context, d time.Duration) {
