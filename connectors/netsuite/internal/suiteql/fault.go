@@ -111,6 +111,11 @@ func unexpected(err error) bool {
 	return ok && f.status == http.StatusInternalServerError && f.code == "UNEXPECTED_ERROR"
 }
 
+// forbidden is NetSuite's own word that the role may not: it comes with o:errorDetails (section 8 of the fact sheet).
+func (f *fault) forbidden() bool {
+	return f.status == http.StatusForbidden && (f.code != "" || f.detail != "")
+}
+
 // judge says what an answer means: nil if it may be read as data. Status comes first, since maintenance answers in
 // HTML.
 func judge(step string, r erphttp.Reply) error {
@@ -136,8 +141,10 @@ func judge(step string, r erphttp.Reply) error {
 		e.Hint = "NetSuite gives a token and does not take it. Look into Setup > Users/Roles > View Login Audit " +
 			"Trail: mostly the user or the role is inactive, or the role lacks Log in using OAuth 2.0 Access Tokens or " +
 			"REST Web Services (tab Setup, level Full)."
-	case r.Status == http.StatusForbidden:
+	case f.forbidden():
 		e.Kind, e.Hint = connector.Denied, permissionHint(f.detail)
+	case r.Status == http.StatusForbidden: // a proxy's or a firewall's page
+		e.Kind = connector.Transient
 	case r.Status == http.StatusNotFound:
 		e.Kind, e.Hint = connector.Denied, checkAccount
 	case r.Status >= http.StatusInternalServerError, r.Status == http.StatusRequestTimeout:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -194,5 +193,5 @@ func (s *Source) probeAll(ctx context.Context, now time.Time) (lacks, error) {
 // isForbidden: the login has no right to a table, as 403 says.
 func isForbidden(err error) bool {
 	f, ok := errors.AsType[*fault](err)
-	return ok && f.status == http.StatusForbidden
+	return ok && f.forbidden()
 }

@@ -135,6 +135,10 @@ func judge(step string, r erphttp.Reply) error {
 	}
 	e.Kind, e.Hint = meaning(r.Status, number)
 	switch {
+	case r.Status == http.StatusForbidden && f == nil:
+		// QuickBooks' own 403 carries a fault (section 8 of the fact sheet): this is a proxy's or a firewall's page. Of a 401 the sheet says
+		// to take any body.
+		e.Kind, e.Hint = connector.Transient, ""
 	case e.Kind == connector.Throttled:
 		e.RetryAfter = throttleWait(r)
 	case e.Kind == connector.Rejected && number == 4002, e.Kind == connector.Transient && number == 10000:
