@@ -139,6 +139,8 @@ var mutants = []mutant{
 		"./internal/dispatch", "TestEndedPausesStayEnded"},
 	{"a pause of nobody stays", "operators", one("internal/postgres/pauses.go", "OR NOT EXISTS (SELECT FROM connections n WHERE n.erp = p.erp AND `+tried+`)", "OR false"),
 		"./internal/dispatch", "TestPausesOfNobodyEnd"},
+	{"key reseal erases the note of an unfinished renewal", "10", one("internal/postgres/vault.go", "box = $4, updated_at = now()", "box = $4, renewing_since = NULL, updated_at = now()"),
+		inStore, "TestResealIsNoRenewal"},
 	{"a firewall's page is QuickBooks' word about the login", "operators", one("connectors/quickbooks/internal/online/fault.go", "case r.Status == http.StatusForbidden && f == nil:", "case false && f == nil:"),
 		"./connectors/quickbooks/internal/online", "TestFaults"},
 	{"a firewall's page is NetSuite's word about the role", "operators", one("connectors/netsuite/internal/suiteql/fault.go", ` && (f.code != "" || f.detail != "")`, ""),

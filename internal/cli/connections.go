@@ -73,7 +73,7 @@ func (keyResealCmd) Run(a *app) error {
 	}
 	for _, s := range sealed {
 		about := place(s.Tenant, s.Connection)
-		_, err := store.Vault(s.Tenant, s.Connection).Renew(a.ctx, func(_ context.Context, was credentials.Stored) (credentials.Stored, error) {
+		err := store.Vault(s.Tenant, s.Connection).Reseal(a.ctx, func(was credentials.Stored) (credentials.Stored, error) {
 			open, err := ring.Unpack(was, about)
 			if err != nil {
 				return credentials.Stored{}, err

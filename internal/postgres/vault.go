@@ -93,6 +93,28 @@ func (v *Vault) Renew(ctx context.Context, renew func(context.Context, credentia
 	}
 }
 
+// Reseal puts the same credentials into another box, under the row's lock. What is noted of renewals stays, since this is none, and so does the
+// version: a refusal that was asked for meanwhile is of this login.
+func (v *Vault) Reseal(ctx context.Context, reseal func(credentials.Stored) (credentials.Stored, error)) error {
+	err := v.in(ctx, func(tx *sqlx.Tx) error {
+		var row sealedRow
+		if err := v.get(ctx, tx, &row, " FOR UPDATE"); err != nil {
+			return err
+		}
+		sealed, err := reseal(row.stored())
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE credentials SET key_id = $3, box = $4, updated_at = now()
+			WHERE tenant_id = $1 AND connection_id = $2`, v.tenant, v.connection, sealed.KeyID, sealed.Box)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("seal again: %w", err)
+	}
+	return nil
+}
+
 // note leaves the earliest note that stands, and says whether it is an earlier one.
 func (v *Vault) note(ctx context.Context) (noted time.Time, earlier bool, err error) {
 	var row struct {

@@ -98,3 +98,37 @@ func TestOneRenewalAtATime(t *testing.T) {
 		t.Errorf("%v, notes %q and %q", err, note(), unanswered())
 	}
 }
+
+// TestResealIsNoRenewal: another key around the same login leaves what is noted of renewals that nobody saw end, by which a worker that still
+// tries to save one is waited for, and a login that died with one is told.
+func TestResealIsNoRenewal(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.New(t)
+	furnish(t, dsn)
+	store, err := postgres.Open(dsn, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	pgtest.Exec(t, dsn, `UPDATE contactsync.credentials SET renewing_since = '2026-03-02 10:00Z', unanswered_since = '2026-03-02 09:00Z', version = 7`)
+	row := func() string {
+		return pgtest.Value(t, dsn, `SELECT concat_ws(' ', key_id, convert_from(box, 'UTF8'), version, renewing_since AT TIME ZONE 'UTC', unanswered_since AT TIME ZONE 'UTC')
+			FROM contactsync.credentials WHERE tenant_id = 1`)
+	}
+	was, refused := row(), errors.New("no such key")
+	err = store.Vault(1, 1).Reseal(t.Context(), func(credentials.Stored) (credentials.Stored, error) { return credentials.Stored{}, refused })
+	if !errors.Is(err, refused) || row() != was {
+		t.Errorf("got %v, and %q is stored", err, row())
+	}
+	err = store.Vault(1, 1).Reseal(t.Context(), func(s credentials.Stored) (credentials.Stored, error) {
+		return credentials.Stored{KeyID: "new", Box: append(s.Box, '+')}, nil
+	})
+	if want := "new secret+ 7 2026-03-02 10:00:00 2026-03-02 09:00:00"; err != nil || row() != want {
+		t.Errorf("sealed again, %q is stored, %v; want %q", row(), err, want)
+	}
+	pgtest.Exec(t, dsn, `DELETE FROM contactsync.credentials WHERE tenant_id = 1`)
+	err = store.Vault(1, 1).Reseal(t.Context(), func(s credentials.Stored) (credentials.Stored, error) { return s, nil })
+	if !errors.Is(err, credentials.ErrNone) {
+		t.Errorf("of none: %v", err)
+	}
+}
