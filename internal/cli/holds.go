@@ -138,13 +138,13 @@ func (a *app) bare(rows postgres.Rows) {
 // aDecision is about what a person was shown, if the command says what that was.
 type aDecision struct {
 	aHold
-	AsOf int64 `help:"Decide only if no later run than this has added to the hold; hold show says which." placeholder:"RUN"`
+	AsOf *int64 `help:"Decide only if nothing was added to the hold since this run; hold show says which." placeholder:"RUN"`
 }
 
 func (c aDecision) find(a *app) (*postgres.Store, postgres.Hold, error) {
 	store, h, err := c.aHold.find(a)
-	if c.AsOf != 0 {
-		h.AsOf = c.AsOf
+	if c.AsOf != nil {
+		h.AsOf = *c.AsOf
 	}
 	return store, h, err
 }

@@ -362,8 +362,10 @@ func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 		SELECT c.missing, c.stated, c.roles, c.new,
 			CASE WHEN c.missing + c.stated > 0 THEN (SELECT n FROM begun) ELSE 0 END AS active, e.missing AS missing_earlier, e.stated AS stated_earlier,
 			CASE
-				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_customer) AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
-				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM named_contact) AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
+				WHEN 'customer' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE customer_ids <> '{}' AND NOT told)
+					AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
+				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE contact_ids <> '{}' AND NOT told)
+					AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
 				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
 					AND (EXISTS (SELECT FROM going_link WHERE 'link' = ANY (by)) OR EXISTS (SELECT FROM going_role)) THEN 'links'
 				ELSE '' END AS empty_kind,

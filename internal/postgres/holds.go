@@ -24,7 +24,7 @@ type Hold struct {
 	Run        int64      `db:"run_id"`            // the last one that carries, or carried, it out; 0: none
 	RunStatus  string     `db:"run_status"`        // of that
 	Contacts   int64      `db:"customer_contacts"` // that wait, or that a rejection keeps
-	// AsOf is the last run that added to what waits for a decision; a decision is refused if a later one has added more since (ErrMore).
+	// AsOf is the run that added last to what waits for a decision, 0 if nothing waits; a decision is refused if more was added since (ErrMore).
 	AsOf int64 `db:"as_of"`
 }
 
@@ -46,10 +46,15 @@ func (h Hold) carriedOut() bool { return h.RunStatus == "succeeded" || h.Run == 
 // ErrMore says that more is held than the person who decides was shown.
 var ErrMore = errors.New("more is held than was shown")
 
-// more refuses a decision about what was not shown.
-func (h Hold) more(now Hold) error {
-	if now.AsOf <= h.AsOf {
-		return nil
+// more refuses a decision about what was not shown: added later, be it by a run that was queued before.
+func (h Hold) more(ctx context.Context, tx *sqlx.Tx, now Hold) error {
+	var more bool
+	err := tx.GetContext(ctx, &more, `
+		WITH item AS (SELECT * FROM hold_items WHERE tenant_id = $1 AND hold_id = $2)
+		SELECT EXISTS (SELECT FROM item WHERE left_at IS NULL AND applied_by_run IS NULL
+			AND added_at > coalesce((SELECT max(added_at) FROM item WHERE added_by_run = $3), '-infinity'))`, h.Tenant, h.ID, h.AsOf)
+	if !more || err != nil {
+		return err
 	}
 	return fmt.Errorf("%w: run %d added to it since run %d; nothing was decided: look again with `syncctl hold show %d`", ErrMore, now.AsOf, h.AsOf, h.ID)
 }
@@ -61,8 +66,8 @@ const readHold = `
 	SELECT h.id, h.tenant_id, h.connection_id, n.name, n.state AS connection_state, h.state, h.decided_by, h.decided_at,
 		coalesce(r.id, 0) AS run_id, coalesce(r.status, '') AS run_status,
 		(SELECT count(*) FROM hold_customer_contacts c WHERE c.tenant_id = h.tenant_id AND c.hold_id = h.id) AS customer_contacts,
-		coalesce((SELECT max(i.added_by_run) FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
-			AND i.applied_by_run IS NULL), 0) AS as_of
+		coalesce((SELECT i.added_by_run FROM hold_items i WHERE i.tenant_id = h.tenant_id AND i.hold_id = h.id AND i.left_at IS NULL
+			AND i.applied_by_run IS NULL ORDER BY i.added_at DESC LIMIT 1), 0) AS as_of
 	FROM holds h JOIN connections n ON n.tenant_id = h.tenant_id AND n.id = h.connection_id
 	LEFT JOIN LATERAL (SELECT id, status FROM runs WHERE tenant_id = h.tenant_id AND hold_id = h.id ORDER BY id DESC LIMIT 1) r ON true
 	WHERE h.id = $1`
@@ -104,7 +109,7 @@ func (s *Store) ApproveHold(ctx context.Context, h Hold, by By) (run int64, err 
 		case now.State != "open":
 			return fmt.Errorf("%w: %s", ErrDecided, now.decision())
 		}
-		if err := h.more(now); err != nil {
+		if err := h.more(ctx, tx, now); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE holds SET state = 'approved', decided_by = $3, decided_at = now(), decision_reason = $4
@@ -150,7 +155,7 @@ func (s *Store) RejectHold(ctx context.Context, h Hold, by By) (Rejected, error)
 		case now.State == "approved" && now.Run == 0:
 			return fmt.Errorf("it was %s, longer ago than runs and history are kept: what went then can be brought back in the ERP only", now.decision())
 		}
-		if err := h.more(now); err != nil {
+		if err := h.more(ctx, tx, now); err != nil {
 			return err
 		}
 		if now.State == "approved" {
@@ -236,7 +241,7 @@ run AS (
 	SELECT r.*, concat_ws(': ', 'approved by ' || h.decided_by, nullif(h.decision_reason, '')) AS why
 	FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id AND h.state = 'approved' WHERE r.tenant_id = $1 AND r.id = $2
 ),
-page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2),
+page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2 AND NOT old),
 stated AS (
 	SELECT 'customer' AS kind, n.id, (array_agg(n.at ORDER BY p.page DESC))[1] AS at
 	FROM page p, unnest(p.inactive_customer_ids, p.inactive_customer_at) AS n (id, at) GROUP BY n.id
@@ -300,7 +305,7 @@ func (s *Store) Unasked(ctx context.Context, step Step) ([]Lookup, error) {
 			ERPID string         `db:"erp_id"`
 		}
 		err := tx.SelectContext(ctx, &rows, `
-			WITH page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2), item AS (
+			WITH page AS (SELECT * FROM run_pages WHERE tenant_id = $1 AND run_id = $2 AND NOT old), item AS (
 				SELECT i.kind, i.entity_id AS id, i.reason FROM runs r JOIN holds h ON h.tenant_id = $1 AND h.id = r.hold_id AND h.state = 'approved'
 				JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL AND i.applied_by_run IS NULL
 				WHERE r.tenant_id = $1 AND r.id = $2
@@ -381,7 +386,8 @@ func (s *Store) CarryOut(ctx context.Context, step Step, calls int) (Went, error
 
 // rightsDecided takes changed rights for known, once a person has decided on a hold: all that they hide was found by the last full run
 // before the decision, and held. So what goes afterwards meets the brake as ever, though each full run finds somebody to hold. It waits for
-// a run that listed as much as any before it, and while something that run found is undecided elsewhere.
+// a run that listed as much as any before it, while something is undecided elsewhere, and if something left its hold undecided since that
+// run: it was read again, perhaps under other rights.
 func rightsDecided(ctx context.Context, tx *sqlx.Tx, tenant, hold int64) error {
 	_, err := tx.ExecContext(ctx, `
 		WITH full_run AS (
@@ -394,8 +400,11 @@ func rightsDecided(ctx context.Context, tx *sqlx.Tx, tenant, hold int64) error {
 		WHERE n.tenant_id = $1 AND n.id = f.connection_id AND n.rights <> f.end_rights AND f.listed <> '{}'
 			AND NOT EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
 				AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ f.listed)
+			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at > f.finished_at
+					AND i.added_at <= f.finished_at
+				WHERE h.tenant_id = $1 AND h.connection_id = n.id)
 			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
-					AND i.applied_by_run IS NULL AND i.added_by_run <= f.id
+					AND i.applied_by_run IS NULL
 				WHERE h.tenant_id = $1 AND h.connection_id = n.id AND h.id <> $2 AND (h.state = 'open' OR h.state = 'approved'
 					AND EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
 						AND a.status IN ('queued', 'running', 'waiting'))))`, tenant, hold)

@@ -494,7 +494,10 @@ func claim(ctx context.Context, tx *sqlx.Tx, run int64, delivery int, lease time
 	case r.Old:
 		return c, listAgain(ctx, tx, c, c.Mode, r.Cursor)
 	case r.Stale:
-		_, err := tx.ExecContext(ctx, `UPDATE run_pages SET old = true WHERE tenant_id = $1 AND run_id = $2`, c.Tenant, c.Run)
+		// Once where only look-ups are left: a run whose every step waits that long would ask the same for ever.
+		_, err := tx.ExecContext(ctx, `UPDATE run_pages p SET old = true WHERE tenant_id = $1 AND run_id = $2 AND NOT old
+			AND NOT ($3 AND EXISTS (SELECT FROM run_pages o WHERE o.tenant_id = $1 AND o.run_id = $2 AND o.old))`,
+			c.Tenant, c.Run, c.Pulled || c.Purpose != Sync)
 		return c, err
 	}
 	return c, nil

@@ -781,6 +781,8 @@ func TestOnlyWhatWasShownIsDecided(t *testing.T) {
 		w.erp.Hide(customer(id))
 	}
 	w.wantRun(postgres.Full, "forty more", 0, 46)
+	// A run that was queued before may add after.
+	w.exec(`UPDATE hold_items SET added_by_run = 1 WHERE added_by_run = (SELECT max(id) FROM runs)`)
 	_, approved := w.store.ApproveHold(w.ctx, shown, approver)
 	_, rejected := w.store.RejectHold(w.ctx, shown, bea)
 	for what, err := range map[string]error{"approve": approved, "reject": rejected} {
@@ -794,6 +796,33 @@ func TestOnlyWhatWasShownIsDecided(t *testing.T) {
 	w.wantRun(postgres.Full, "nothing new", 0, 46)
 	if r := w.approve(); r.Gone != 46 {
 		t.Errorf("%d went", r.Gone)
+	}
+}
+
+// TestWhatJoinsAHoldIsShownFirst: what an approval that was cancelled leaves joins what was held meanwhile, and is no part of a decision on that.
+func TestWhatJoinsAHoldIsShownFirst(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(100)
+	w.mustSync(postgres.Full)
+	for _, id := range ids[:6] {
+		w.erp.Hide(customer(id))
+	}
+	w.wantRun(postgres.Full, "six missing", 0, 6)
+	approval, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec(`INSERT INTO holds (tenant_id, connection_id, opened_by_run, cause) VALUES (1, 1, 2, 'meanwhile')`)
+	w.exec(`INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) SELECT 1, max(id), 'customer', 50, 'erp_absent', 2 FROM holds`)
+	shown := w.hold()
+	if _, err := w.store.CancelRun(w.ctx, approval, ops); err != nil {
+		t.Fatal(err)
+	}
+	if n := pgtest.Value(t, w.dsn, `SELECT count(*) > 6 FROM contactsync.hold_items WHERE left_at IS NULL AND hold_id = `+fmt.Sprint(shown.ID)); n != "true" {
+		t.Fatal("nothing joined it")
+	}
+	if _, err := w.store.RejectHold(w.ctx, shown, bea); !errors.Is(err, postgres.ErrMore) {
+		t.Errorf("it is decided with what joined it: %v", err)
 	}
 }
 

@@ -466,7 +466,7 @@ func (s *step) lookUp(ctx context.Context, source connector.Source, wanted []pos
 		if err != nil {
 			return true, err
 		}
-		s.c.Attempts = 0
+		s.c.Attempts, s.c.ThrottledFor = 0, 0
 	}
 	return true, nil
 }

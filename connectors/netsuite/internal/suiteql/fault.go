@@ -32,6 +32,7 @@ type fault struct {
 	status int
 	code   string
 	detail string
+	json   bool // the body is an object
 }
 
 func (f *fault) Error() string { return f.code }
@@ -48,6 +49,7 @@ func faultIn(r erphttp.Reply) *fault {
 	if json.Unmarshal(r.Body, &body) != nil {
 		return f
 	}
+	f.json = true
 	var details []string
 	for _, d := range body.Details {
 		details = append(details, d.Detail.Value)
@@ -111,9 +113,9 @@ func unexpected(err error) bool {
 	return ok && f.status == http.StatusInternalServerError && f.code == "UNEXPECTED_ERROR"
 }
 
-// forbidden is NetSuite's own word that the role may not: it comes with o:errorDetails (section 8 of the fact sheet).
+// forbidden is NetSuite's own word that the role may not: an object, as all its errors are (section 8 of the fact sheet).
 func (f *fault) forbidden() bool {
-	return f.status == http.StatusForbidden && (f.code != "" || f.detail != "")
+	return f.status == http.StatusForbidden && f.json
 }
 
 // judge says what an answer means: nil if it may be read as data. Status comes first, since maintenance answers in

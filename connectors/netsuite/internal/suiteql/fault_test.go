@@ -48,6 +48,7 @@ func TestAnswersSayWhatCanBeDone(t *testing.T) {
 		"Login":    {401, fault(401, "INVALID_LOGIN", "Invalid login attempt."), connector.Denied, true, false, "401 INVALID_LOGIN", "Audit Trail"},
 		"Named":    {403, fault(403, "INSUFFICIENT_PERMISSION", "the 'Deleted Records' permission"), connector.Denied, false, false, "403", "Deleted Records (tab Setup, level View)"},
 		"Proxy":    {403, "<html>Access denied</html>", connector.Transient, false, false, "403", ""},
+		"Terse":    {403, `{"title":"Forbidden","status":403}`, connector.Denied, false, false, "403", ""},
 		"Bare":     {403, "", connector.Transient, false, false, "403", ""},
 		"Unnamed":  {403, fault(403, "INSUFFICIENT_PERMISSION", person), connector.Denied, false, false, "403", "REST Web Services (tab Setup, level Full)"},
 		"NotFound": {404, fault(404, "NONEXISTENT_ID", "Record does not exist."), connector.Denied, false, false, "404", "Check the account id"},
