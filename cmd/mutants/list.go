@@ -113,7 +113,7 @@ var mutants = []mutant{
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"more goes than the person who approved was shown", "7", one("internal/postgres/holds.go", "if !more || err != nil {", "if !more || err == nil {"),
 		inRules, "TestOnlyWhatWasShownIsDecided"},
-	{"changed rights stay a change after the decision about them", "7", one("internal/postgres/holds.go", "n.rights <> f.end_rights AND", "n.rights < '' AND"),
+	{"changed rights stay a change after the decision about them", "7", one("internal/postgres/holds.go", "n.rights <> e.end_rights AND", "n.rights < '' AND"),
 		inRules, "TestRightsAreDecidedWithTheirHold"},
 	{"a refusal marks the login that replaced the refused one", "10", one("internal/postgres/runs.go", "given <> $3)", "given < 0 AND given <> $3)"),
 		inRules, "TestRefusalOfAReplacedLogin"},

@@ -79,9 +79,14 @@ func TestDecidingAHold(t *testing.T) {
 	want(t, out, "books", "open", "2 of 3 are missing")
 	out, errs, exit := syncctl("hold", "show", "1", "--limit", "1")
 	want(t, out, "held  customer", "communication_contact", "Customer 1", "Ingrid 1", "not in a complete listing", "i1@kelp.example",
-		"There are more: --offset 1", "syncctl hold approve 1")
+		"There are more: --offset 1", "syncctl hold approve 1 --as-of 1. If not: syncctl hold reject 1 --as-of 1")
 	if exit != 3 || strings.Contains(out, "Ingrid 2") || strings.Contains(out, "Ingrid 3") {
 		t.Errorf("exit status %d\n%s%s", exit, out, errs)
+	}
+	for _, decide := range []string{"approve", "reject"} {
+		if _, errs, exit := syncctl("hold", decide, "1", "--as-of", "0"); exit != 1 || !strings.Contains(errs, "look again with `syncctl hold show 1`") {
+			t.Errorf("%s what was not shown: exit status %d\n%s", decide, exit, errs)
+		}
 	}
 	out, errs, _ = syncctl("hold", "show", "1", "--json")
 	var shown struct {

@@ -34,8 +34,10 @@ func settable(c postgres.Connection, words []string) (postgres.Settable, error) 
 			rest = append(rest, word)
 		}
 	}
-	if _, err := c.Stored.Change(rest); err != nil {
-		return to, err
+	if len(rest) > 0 {
+		if _, err := c.Stored.Change(rest); err != nil {
+			return to, err
+		}
 	}
 	to.Settings = rest
 	return to, nil

@@ -432,8 +432,10 @@ func (s *Store) Set(ctx context.Context, c Connection, to Settable, by By) error
 		if to.AutoSync != nil {
 			now.AutoSync = *to.AutoSync
 		}
-		if now.stated, err = was.stated.Change(to.Settings); err != nil {
-			return err
+		if len(to.Settings) > 0 {
+			if now.stated, err = was.stated.Change(to.Settings); err != nil {
+				return err
+			}
 		}
 		changes := changed(change{"name", was.Name, now.Name}, change{"schedule", was.Schedule, now.Schedule},
 			change{"auto_sync", strconv.FormatBool(was.AutoSync), strconv.FormatBool(now.AutoSync)})

@@ -585,16 +585,20 @@ func finishIssues(ctx context.Context, tx *sqlx.Tx, step Step) error {
 	return err
 }
 
+// listedMore: a full run of the connection n once listed a kind that the run e did not.
+const listedMore = `EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
+	AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ e.listed)`
+
 // succeeded tells the connection of its run's success: the run as it is then, with nothing, is the common table expression ended; $4
 // is when the data will be stale, $5 when a connection that needed attention is due again.
 const succeeded = `
 		UPDATE connections n SET cursor = e.end_cursor,
 			-- Changed rights stay a change until a run that listed as much as any before it met them, and while a hold is open, or its approval
-			-- is under way, which may be taken back: else the next full run would take what they hide for gone. Of the first run's nothing is
+			-- is under way, which may be taken back: else the next full run would take what they hide for gone. A decision may make them known
+			-- before (rightsDecided). Of the first run's nothing is
 			-- known that they could hide.
 			rights = CASE WHEN n.rights IS NOT NULL AND (e.mode <> 'full' OR e.listed = '{}'
-					OR EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
-						AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ e.listed)
+					OR ` + listedMore + `
 					OR EXISTS (SELECT FROM holds h WHERE h.tenant_id = $1 AND h.connection_id = n.id
 						AND (h.state = 'open' OR EXISTS (SELECT FROM runs a WHERE a.tenant_id = $1 AND a.connection_id = n.id AND a.hold_id = h.id
 							AND a.status IN ('queued', 'running', 'waiting')))))

@@ -396,12 +396,10 @@ func rightsDecided(ctx context.Context, tx *sqlx.Tx, tenant, hold int64) error {
 				AND r.finished_at <= h.decided_at
 			ORDER BY r.id DESC LIMIT 1
 		)
-		UPDATE connections n SET rights = f.end_rights FROM full_run f
-		WHERE n.tenant_id = $1 AND n.id = f.connection_id AND n.rights <> f.end_rights AND f.listed <> '{}'
-			AND NOT EXISTS (SELECT FROM runs o WHERE o.tenant_id = $1 AND o.connection_id = n.id AND o.purpose = 'sync' AND o.mode = 'full'
-				AND NOT o.preview AND o.status = 'succeeded' AND NOT o.listed <@ f.listed)
-			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at > f.finished_at
-					AND i.added_at <= f.finished_at
+		UPDATE connections n SET rights = e.end_rights FROM full_run e
+		WHERE n.tenant_id = $1 AND n.id = e.connection_id AND n.rights <> e.end_rights AND e.listed <> '{}' AND NOT `+listedMore+`
+			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at > e.finished_at
+					AND i.added_at <= e.finished_at
 				WHERE h.tenant_id = $1 AND h.connection_id = n.id)
 			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
 					AND i.applied_by_run IS NULL

@@ -686,7 +686,8 @@ func (s *Store) Cancelled(ctx context.Context, step Step, calls int) error {
 }
 
 // Fail ends a run. If the ERP denied the connection it needs attention, and is tried once a day, unless the ERP is known to
-// refuse this installation, or another login was given since the step began. After a refused login that must not be tried again (NoTrial) it is not tried by itself.
+// refuse this installation, or another login was given since the step began. After a refused login that must not be tried again (NoTrial) it
+// is not tried by itself.
 func (s *Store) Fail(ctx context.Context, step Step, cause error, calls int) error {
 	return s.end(ctx, step, "failed", cause, calls)
 }

@@ -769,18 +769,10 @@ func TestHeldAreActive(t *testing.T) {
 
 // TestOnlyWhatWasShownIsDecided: a decision on a hold that has grown since it was shown is refused, and decides nothing.
 func TestOnlyWhatWasShownIsDecided(t *testing.T) {
-	w := setup(t, memory.QuickBooks)
-	ids := w.customers(100)
-	w.mustSync(postgres.Full)
-	for _, id := range ids[:6] {
-		w.erp.Hide(customer(id))
-	}
-	w.wantRun(postgres.Full, "six missing", 0, 6)
+	w, all, _ := holding(t)
 	shown := w.hold()
-	for _, id := range ids[6:46] {
-		w.erp.Hide(customer(id))
-	}
-	w.wantRun(postgres.Full, "forty more", 0, 46)
+	w.erp.Hide(customerKeys(all[8:28])...)
+	w.wantRun(postgres.Full, "twenty more", 0, 28)
 	// A run that was queued before may add after.
 	w.exec(`UPDATE hold_items SET added_by_run = 1 WHERE added_by_run = (SELECT max(id) FROM runs)`)
 	_, approved := w.store.ApproveHold(w.ctx, shown, approver)
@@ -790,35 +782,29 @@ func TestOnlyWhatWasShownIsDecided(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if h := w.hold(); h.State != "open" || h.ID != shown.ID || len(w.active(ids)) != 100 {
-		t.Errorf("hold %d is %s, %d are active", h.ID, h.State, len(w.active(ids)))
+	if h := w.hold(); h.State != "open" || h.ID != shown.ID || len(w.active(all)) != 40 {
+		t.Errorf("hold %d is %s, %d are active", h.ID, h.State, len(w.active(all)))
 	}
-	w.wantRun(postgres.Full, "nothing new", 0, 46)
-	if r := w.approve(); r.Gone != 46 {
+	w.wantRun(postgres.Full, "nothing new", 0, 28)
+	if r := w.approve(); r.Gone != 28 {
 		t.Errorf("%d went", r.Gone)
 	}
 }
 
 // TestWhatJoinsAHoldIsShownFirst: what an approval that was cancelled leaves joins what was held meanwhile, and is no part of a decision on that.
 func TestWhatJoinsAHoldIsShownFirst(t *testing.T) {
-	w := setup(t, memory.QuickBooks)
-	ids := w.customers(100)
-	w.mustSync(postgres.Full)
-	for _, id := range ids[:6] {
-		w.erp.Hide(customer(id))
-	}
-	w.wantRun(postgres.Full, "six missing", 0, 6)
+	w, _, _ := holding(t)
 	approval, err := w.store.ApproveHold(w.ctx, w.hold(), approver)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.exec(`INSERT INTO holds (tenant_id, connection_id, opened_by_run, cause) VALUES (1, 1, 2, 'meanwhile')`)
-	w.exec(`INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) SELECT 1, max(id), 'customer', 50, 'erp_absent', 2 FROM holds`)
+	w.exec(`INSERT INTO hold_items (tenant_id, hold_id, kind, entity_id, reason, added_by_run) SELECT 1, max(id), 'customer', 30, 'erp_absent', 2 FROM holds`)
 	shown := w.hold()
 	if _, err := w.store.CancelRun(w.ctx, approval, ops); err != nil {
 		t.Fatal(err)
 	}
-	if n := pgtest.Value(t, w.dsn, `SELECT count(*) > 6 FROM contactsync.hold_items WHERE left_at IS NULL AND hold_id = `+fmt.Sprint(shown.ID)); n != "true" {
+	if n := pgtest.Value(t, w.dsn, `SELECT count(*) > 8 FROM contactsync.hold_items WHERE left_at IS NULL AND hold_id = `+fmt.Sprint(shown.ID)); n != "true" {
 		t.Fatal("nothing joined it")
 	}
 	if _, err := w.store.RejectHold(w.ctx, shown, bea); !errors.Is(err, postgres.ErrMore) {
