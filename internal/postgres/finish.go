@@ -366,7 +366,7 @@ func brake(ctx context.Context, tx *sqlx.Tx, step Step, limits settings.Settings
 					AND EXISTS (SELECT FROM absent_customer) THEN 'customers'
 				WHEN 'contact' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE contact_ids <> '{}' AND NOT told)
 					AND EXISTS (SELECT FROM absent_contact) THEN 'contacts'
-				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}')
+				WHEN 'link' = ANY (r.listed) AND NOT EXISTS (SELECT FROM page WHERE link_ids <> '{}' AND NOT told)
 					AND (EXISTS (SELECT FROM going_link WHERE 'link' = ANY (by)) OR EXISTS (SELECT FROM going_role)) THEN 'links'
 				ELSE '' END AS empty_kind,
 			coalesce(n.rights <> r.end_rights, false) AS rights_changed, (SELECT count(*) FROM again) AS again,
@@ -506,7 +506,8 @@ func conclude(ctx context.Context, tx *sqlx.Tx, step Step, v verdict) error {
 	return nil
 }
 
-// hold records what would go in the connection's open hold, and leaves it as it is.
+// hold records what would go in the connection's open hold, and leaves it as it is. What is to go by new evidence counts as added: whoever
+// was shown it with the old has not decided on the new.
 func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO holds (tenant_id, connection_id, cause, opened_by_run) VALUES ($1, $2, $3, $4)
@@ -524,9 +525,7 @@ func hold(ctx context.Context, tx *sqlx.Tx, step Step, cause string) error {
 					FROM (SELECT id, ARRAY(SELECT unnest(by) ORDER BY 1) AS by FROM going_link) AS l
 				UNION ALL SELECT 'link', id, `+roleGone+`, `+roleEvidence+`, by FROM going_role) g
 			ON CONFLICT (tenant_id, hold_id, kind, entity_id) DO UPDATE SET reason = excluded.reason, evidence = excluded.evidence,
-				stated_by = excluded.stated_by, left_at = NULL, left_by_run = NULL,
-				added_by_run = CASE WHEN i.left_at IS NULL THEN i.added_by_run ELSE excluded.added_by_run END,
-				added_at = CASE WHEN i.left_at IS NULL THEN i.added_at ELSE now() END
+				stated_by = excluded.stated_by, left_at = NULL, left_by_run = NULL, added_by_run = excluded.added_by_run, added_at = now()
 			WHERE i.left_at IS NOT NULL OR (i.reason, i.evidence) <> (excluded.reason, excluded.evidence)
 				-- A run that did not read the contact does not know that its record no longer states the place either.
 				AND (i.reason, excluded.reason) <> ('detached', `+roleGone+`)

@@ -399,7 +399,6 @@ func rightsDecided(ctx context.Context, tx *sqlx.Tx, tenant, hold int64) error {
 		UPDATE connections n SET rights = e.end_rights FROM full_run e
 		WHERE n.tenant_id = $1 AND n.id = e.connection_id AND n.rights <> e.end_rights AND e.listed <> '{}' AND NOT `+listedMore+`
 			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at > e.finished_at
-					AND i.added_at <= e.finished_at
 				WHERE h.tenant_id = $1 AND h.connection_id = n.id)
 			AND NOT EXISTS (SELECT FROM holds h JOIN hold_items i ON i.tenant_id = $1 AND i.hold_id = h.id AND i.left_at IS NULL
 					AND i.applied_by_run IS NULL

@@ -791,6 +791,24 @@ func TestOnlyWhatWasShownIsDecided(t *testing.T) {
 	}
 }
 
+// TestOnlyTheEvidenceThatWasShownIsDecided: a customer that was hidden by an accident, and is really gone since, is no part of what whoever
+// rejects the accident was shown; rejected with it, it would stay and get mail, and nobody would be asked again.
+func TestOnlyTheEvidenceThatWasShownIsDecided(t *testing.T) {
+	w, _, missing := holding(t)
+	shown := w.hold()
+	w.erp.Show(customer(missing[0]))
+	w.erp.Inactivate(customer(missing[0]))
+	w.wantRun(postgres.Full, "the same ones, one of them stated inactive", 0, 8)
+	if _, err := w.store.RejectHold(w.ctx, shown, bea); !errors.Is(err, postgres.ErrMore) {
+		t.Errorf("it is rejected by evidence that nobody was shown: %v", err)
+	}
+	shown = w.hold()
+	w.wantRun(postgres.Full, "nothing new", 0, 8)
+	if _, err := w.store.RejectHold(w.ctx, shown, bea); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWhatJoinsAHoldIsShownFirst: what an approval that was cancelled leaves joins what was held meanwhile, and is no part of a decision on that.
 func TestWhatJoinsAHoldIsShownFirst(t *testing.T) {
 	w, _, _ := holding(t)
@@ -838,4 +856,24 @@ func TestRightsAreDecidedWithTheirHold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRightsAreNotDecidedByWhatWasReadAgain: what left its hold undecided since the full run may have been read under wider rights, so the
+// narrow ones are still a change after the decision about the rest.
+func TestRightsAreNotDecidedByWhatWasReadAgain(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	ids := w.customers(60)
+	w.erp.SetRights("all")
+	w.mustSync(postgres.Full)
+	w.erp.SetRights("some")
+	w.erp.Hide(customerKeys(ids[:2])...)
+	w.wantRun(postgres.Full, "two hidden", 0, 2)
+	w.erp.Show(customer(ids[1]))
+	w.erp.Inactivate(customer(ids[1]))
+	w.wantRun(postgres.Incremental, "one of them is stated inactive", 0, 1)
+	w.erp.Reactivate(customer(ids[1]))
+	w.wantRun(postgres.Incremental, "and active", 0, 0)
+	w.approve()
+	w.erp.Hide(customer(ids[2]))
+	w.wantRun(postgres.Full, "hidden later", 0, 1)
 }
