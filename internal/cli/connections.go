@@ -44,8 +44,8 @@ type keyCmds struct {
 type keyNewCmd struct{}
 
 func (keyNewCmd) Help() string {
-	return "Put the new key before the others: CREDENTIALS_KEY=\"$(syncctl key new),$CREDENTIALS_KEY\". Restart all workers with it, " +
-		"then `syncctl key reseal`; after that the old keys can go."
+	return "Put the new key behind the others: CREDENTIALS_KEY=\"$CREDENTIALS_KEY,$(syncctl key new)\", and restart all workers with it. " +
+		"Once all know it, move it to the front, which seals, and restart them again; then `syncctl key reseal`. After that the old keys can go."
 }
 
 func (keyNewCmd) Run(a *app) error {
@@ -161,7 +161,7 @@ type connectionCmd struct {
 	List        connectionListCmd        `cmd:"" help:"List connections and how they are."`
 	Show        connectionShowCmd        `cmd:"" help:"Show one connection."`
 	Check       connectionCheckCmd       `cmd:"" help:"Ask the ERP whose company the credentials open."`
-	Pause       connectionPauseCmd       `cmd:"" help:"Stop everything of a connection, at the next page."`
+	Pause       connectionPauseCmd       `cmd:"" help:"Stop all runs of a connection, at the next page; its contacts stay and get mail."`
 	Resume      connectionResumeCmd      `cmd:"" help:"Go on after a pause, or try one that needs attention at once."`
 	Set         connectionSetCmd         `cmd:"" help:"Change name, schedule, auto_sync or settings."`
 	Credentials connectionCredentialsCmd `cmd:"" help:"Replace the credentials and try at once."`
@@ -670,7 +670,7 @@ func (a *app) tryAtOnce(store *postgres.Store, c postgres.Connection, what strin
 
 type connectionSetCmd struct {
 	aConnection
-	Values []string `arg:"" help:"key=value; name, schedule, auto_sync or a setting; key= goes back to the default."`
+	Values []string `arg:"" help:"key=value; name, schedule, auto_sync or a setting; key= puts a setting back to its default."`
 }
 
 func (connectionSetCmd) Help() string {

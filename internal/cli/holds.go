@@ -156,7 +156,8 @@ type holdApproveCmd struct {
 
 func (holdApproveCmd) Help() string {
 	return "Example: syncctl hold approve 3 --as-of 812 --reason 'branch closed, ticket 4711' --wait\n\n" +
-		"Without --wait the exit status is 0 once its run is queued; with it 1 if the run failed: the hold is open again then."
+		"Without --wait the exit status is 0 once its run is queued; with it 1 if the run failed and 3 if the login was refused: " +
+		"all of it is held again then."
 }
 
 func (c holdApproveCmd) Run(a *app) error {
