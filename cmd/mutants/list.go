@@ -113,6 +113,8 @@ var mutants = []mutant{
 		inRules, "TestRejectionIsRememberedUntilNewEvidence"},
 	{"more goes than the person who approved was shown", "7", one("internal/postgres/holds.go", "if !more || err != nil {", "if !more || err == nil {"),
 		inRules, "TestOnlyWhatWasShownIsDecided"},
+	{"a preview that panics keeps its connection", "operators", one("internal/syncing/syncing.go", "defer release(nil)", "defer func() {}()"),
+		inRules, "TestPanicGivesTheLeaseUp"},
 	{"a customer that left is kept with the accident that whoever rejects was shown", "7", one(finish, "left_by_run = NULL, added_by_run = excluded.added_by_run, added_at = now()", "left_by_run = NULL"),
 		inRules, "TestOnlyTheEvidenceThatWasShownIsDecided"},
 	{"rights are known although what they hid was read again", "7", one("internal/postgres/holds.go", "i.left_at > e.finished_at", "i.left_at < i.added_at"),

@@ -462,3 +462,42 @@ func TestRefusalOfAReplacedLogin(t *testing.T) {
 		}
 	}
 }
+
+// TestPanicGivesTheLeaseUp: a step that panics, be it a preview's, which no context of the queue ends, renews its lease no more, so that the
+// next claim is let in.
+func TestPanicGivesTheLeaseUp(t *testing.T) {
+	w := setup(t, memory.QuickBooks)
+	w.worker.Lease = 400 * time.Millisecond
+	ids := w.customers(3)
+	w.mustSync(postgres.Full)
+	w.erp.Hide(customer(ids[0]))
+	w.erp.Before(func(_ context.Context, r memory.Request) error {
+		if r.Op == memory.OpLookup {
+			panic("an answer that nobody thought of")
+		}
+		return nil
+	})
+	run := w.queuePreview(postgres.Full)
+	out, err := w.store.HandOutNew(w.ctx, 1)
+	if err != nil || len(out) != 1 {
+		t.Fatal(out, err)
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Fatal("it did not panic")
+			}
+		}()
+		w.worker.Work(w.ctx, run, out[0].Delivery)
+	}()
+	w.erp.Before(nil)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for range 1000 {
+		if pgtest.Value(t, w.dsn, `SELECT lease_until < now() FROM contactsync.runs WHERE id = $1`, run) == "true" {
+			return
+		}
+		<-poll.C
+	}
+	t.Error("the lease is renewed although the step is over: nothing of the connection is worked any more")
+}

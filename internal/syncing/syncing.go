@@ -87,6 +87,7 @@ func (w *Worker) Work(ctx context.Context, run int64, delivery int) (next *postg
 	defer func() { w.Metrics.StepEnded(claimed.ERP, time.Since(s.began)) }()
 
 	held, release := context.WithCancelCause(ctx)
+	defer release(nil) // after a panic too: a heartbeat that goes on keeps the connection
 	beats := make(chan struct{})
 	go func() {
 		defer close(beats)
