@@ -884,8 +884,8 @@ func (w *world) present() (facts map[string]map[string]string, erpID map[string]
 func (w *world) writers() {
 	var writes, others, outside, paused, beside int64
 	w.check(w.db.QueryRowContext(w.ctx, `SELECT count(*) FILTER (WHERE run IS NOT NULL), count(*) FILTER (WHERE run IS NOT NULL AND who IS DISTINCT FROM holder
-				-- the refresh of a customer tells the run under way, as its own holder
-				AND NOT EXISTS (SELECT FROM torture.writes f JOIN contactsync.runs r ON r.id = f.run AND r.purpose = 'customer'
+				-- the refresh of a customer and an approval tell the run under way or a failed one, as their own holder
+				AND NOT EXISTS (SELECT FROM torture.writes f JOIN contactsync.runs r ON r.id = f.run AND r.purpose IN ('customer', 'approval')
 					JOIN contactsync.runs o ON o.id = x.run AND o.connection_id = r.connection_id
 					WHERE f.xid = x.xid AND f.run <> x.run AND f.who = f.holder)),
 			count(*) FILTER (WHERE run IS NULL AND NOT EXISTS (SELECT FROM torture.writes f WHERE f.xid = x.xid AND f.run IS NOT NULL)),
