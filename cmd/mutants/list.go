@@ -121,6 +121,8 @@ var mutants = []mutant{
 		inRules, "TestRightsAreNotDecidedByWhatWasReadAgain"},
 	{"a refresh says that the ERP lists customers", "7", one(finish, "WHERE customer_ids <> '{}' AND NOT told", "WHERE customer_ids <> '{}'"),
 		inRules, "TestRefreshIsNoListing"},
+	{"a refresh says that the ERP lists contacts", "7", one(finish, "WHERE contact_ids <> '{}' AND NOT told", "WHERE contact_ids <> '{}'"),
+		inRules, "TestRefreshIsNoListing"},
 	{"a refresh says that the ERP lists links", "7", one(finish, "WHERE link_ids <> '{}' AND NOT told", "WHERE link_ids <> '{}'"),
 		inRules, "TestRefreshIsNoListing"},
 	{"changed rights stay a change after the decision about them", "7", one("internal/postgres/holds.go", "n.rights <> e.end_rights AND", "n.rights < '' AND"),

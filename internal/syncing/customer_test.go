@@ -311,6 +311,11 @@ func TestRefreshIsNoListing(t *testing.T) {
 	t.Parallel()
 	for kind, hide := range map[string]func(w *world, ids, people []string){
 		"customers": func(w *world, ids, _ []string) { w.erp.Hide(customerKeys(ids)...) },
+		"contacts": func(w *world, _, people []string) {
+			for _, id := range people {
+				w.erp.Hide(connector.Key{Kind: connector.Contacts, ID: id})
+			}
+		},
 		"links": func(w *world, ids, people []string) {
 			for i, id := range people {
 				w.erp.Detach(ids[i], id)
@@ -328,7 +333,7 @@ func TestRefreshIsNoListing(t *testing.T) {
 			w.mustSync(postgres.Full)
 			hide(w, ids, people)
 			run, next := w.underWay(1)
-			w.erp.Show(customer(ids[0]))
+			w.erp.Show(customer(ids[0]), connector.Key{Kind: connector.Contacts, ID: people[0]})
 			w.erp.Attach(ids[0], people[0], connector.ERPRole{})
 			if r := w.state(w.refreshAmid(ids[0])); r.Status != "succeeded" {
 				t.Fatalf("the refresh: %+v", r)
